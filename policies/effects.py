@@ -1,0 +1,274 @@
+"""FX values: an effect as data.
+
+`FX.Name(field=...)` builds an immutable value of a typed effect class. It does nothing by itself: `value | run` hands it
+to whatever runs effects here (the host's runtime, or the broker behind a worker). The class carries the vocabulary
+(names, fields, types, defaults); what each shipped effect means is in builtin.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from fxcell.policies import values
+from fxcell.policies.errors import DecodeError, EffectError
+
+_MISSING: Any = object()
+_registry: dict[str, type[Effect]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an effect: its name, its type as written, its default (or none), and the check for a value."""
+
+    name: str
+    type_text: str
+    default: Any
+    convert: Callable[[Any], Any]
+
+    @property
+    def required(self) -> bool:
+        """True when the caller must give a value."""
+        return self.default is _MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """The handle of a worker: plain data, valid in the host process that started it."""
+
+    id: str
+
+
+class Effect:
+    """Base of every effect. A subclass lists its fields as annotations; defaults are class attributes.
+
+    Fields are keyword-only and checked at construction: an unknown, missing or mistyped one is an EffectError that
+    names it. bool is not an int; an int is accepted for float; nothing else is converted.
+    """
+
+    effect_name: ClassVar[str] = "Effect"
+    effect_fields: ClassVar[dict[str, Field]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.effect_name = cls.__name__
+        cls.effect_fields = {}
+        for name, hint in typing.get_type_hints(cls).items():
+            if typing.get_origin(hint) is ClassVar or name in ("effect_name", "effect_fields"):
+                continue
+            default = cls.__dict__.get(name, _MISSING)
+            cls.effect_fields[name] = Field(name, _type_text(hint), default, _converter(hint))
+        if cls.effect_name in _registry:
+            raise EffectError(f"an effect named {cls.effect_name} exists already; choose another name")
+        _registry[cls.effect_name] = cls
+
+    def __init__(self, **given: Any) -> None:
+        values_by_name: dict[str, Any] = {}
+        for name, field in self.effect_fields.items():
+            if name in given:
+                values_by_name[name] = self._converted(field, given[name])
+            elif field.default is not _MISSING:
+                values_by_name[name] = field.default
+            else:
+                raise EffectError(f"FX.{self.effect_name} needs the field {name!r} ({field.type_text})")
+        if len(given) > len(values_by_name) or not given.keys() <= values_by_name.keys():
+            self._refuse_unknown(given)
+        self.__dict__.update(values_by_name)
+
+    def _converted(self, field: Field, value: Any) -> Any:
+        try:
+            return field.convert(value)
+        except (TypeError, ValueError) as error:
+            raise EffectError(
+                f"FX.{self.effect_name}.{field.name} must be {field.type_text}, "
+                f"got {type(value).__name__} {value!r:.60}"
+            ) from error
+
+    def _refuse_unknown(self, given: dict[str, Any]) -> typing.NoReturn:
+        unknown = next(name for name in given if name not in self.effect_fields)
+        near = difflib.get_close_matches(unknown, self.effect_fields, 1)
+        raise EffectError(
+            f"FX.{self.effect_name} has no field {unknown!r}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+            + f" Its fields: {', '.join(self.effect_fields) or 'none'}."
+        )
+
+    def __setattr__(self, name: str, _value: object) -> None:
+        raise AttributeError(f"FX values are immutable: cannot set {name!r} of FX.{self.effect_name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"FX values are immutable: cannot delete {name!r} of FX.{self.effect_name}")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self is other or frozen(self.__dict__) == frozen(other.__dict__)
+
+    def __hash__(self) -> int:
+        return hash((self.effect_name, frozen(self.__dict__)))
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={value!r}"
+            for name, value in self.__dict__.items()
+            if self.effect_fields[name].required or value != self.effect_fields[name].default
+        )
+        return f"FX.{self.effect_name}({', '.join(shown)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (self.effect_name, dict(self.__dict__)))
+
+    def to_bytes(self) -> bytes:
+        """The value as bytes that `FX.from_bytes` reads back, code of its calls included."""
+        from fxcell.policies.calls import to_portable_bytes
+
+        return to_portable_bytes(self)
+
+
+def _rebuild(name: str, fields: dict[str, Any]) -> Effect:
+    return FX[name](**fields)
+
+
+def frozen(value: Any) -> Any:
+    """A hashable stand-in: equal for equal values, whatever the order of dict keys."""
+    if isinstance(value, dict):
+        return frozenset((frozen(k), frozen(v)) for k, v in value.items())
+    if isinstance(value, list):
+        return ("list", *(frozen(item) for item in value))
+    if isinstance(value, tuple):
+        return ("tuple", *(frozen(item) for item in value))
+    if isinstance(value, set | frozenset):
+        return frozenset(frozen(item) for item in value)
+    if type(value).__name__ == "ndarray":
+        return (value.dtype.str, value.shape, value.tobytes())
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    return value
+
+
+def _type_text(hint: Any) -> str:
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("fxcell.policies.effects.", "").replace("fxcell.policies.policy.", "")
+
+
+def _converter(hint: Any) -> Callable[[Any], Any]:
+    """Build the check of one annotation; it returns the value to keep or raises TypeError."""
+    if hint is Any or hint is object:
+        return lambda value: value
+    if hint is float:
+        return _to_float
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _union([_converter(arg) for arg in args])
+    if origin is dict:
+        key, item = _converter(args[0]), _converter(args[1])
+        return lambda value: {key(k): item(v) for k, v in _exactly(dict, value).items()}
+    if origin is list:
+        each = _converter(args[0])
+        return lambda value: [each(item) for item in _exactly(list, value)]
+    if hint is bytes:
+        return _to_bytes
+    return lambda value: _exactly(hint, value)
+
+
+def _exactly(kind: type, value: Any) -> Any:
+    if type(value) is not kind and not (kind is not int and isinstance(value, kind)):
+        raise TypeError(kind)
+    return value
+
+
+def _to_float(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(value)
+    return float(value)
+
+
+def _to_bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(value)
+    return bytes(value)
+
+
+def _union(converters: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        for converter in converters:
+            try:
+                return converter(value)
+            except TypeError:
+                continue
+        raise TypeError(value)
+
+    return convert
+
+
+class _Vocabulary:
+    """The FX namespace: one attribute per known effect class."""
+
+    def __getattr__(self, name: str) -> type[Effect]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> type[Effect]:
+        try:
+            return _registry[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, _registry, 1)
+            hint = f"; did you mean FX.{near[0]}?" if near else ""
+            raise UnknownEffectError(
+                f"there is no effect FX.{name}{hint} Known: {', '.join(sorted(_registry))}."
+            ) from None
+
+    def __dir__(self) -> list[str]:
+        return sorted([*_registry, "from_bytes", "names"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(_registry))
+
+    def __repr__(self) -> str:
+        return f"<FX: {', '.join(sorted(_registry))}>"
+
+    def __reduce__(self) -> str:
+        return "FX"
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all known effects, sorted."""
+        return tuple(sorted(_registry))
+
+    def from_bytes(self, data: bytes) -> Any:
+        """Read back what `to_bytes` wrote. Calls in it can be sent to a worker; see Call."""
+        from fxcell.policies.calls import from_portable_bytes
+
+        return from_portable_bytes(data)
+
+
+class UnknownEffectError(EffectError, AttributeError):
+    """There is no effect of that name (also an AttributeError, so that hasattr and copy work on FX)."""
+
+
+FX = _Vocabulary()
+
+
+def _effect_from_parts(parts: Any, _allow_calls: bool) -> Effect:
+    name, fields = parts
+    if type(name) is not str or type(fields) is not dict or name not in _registry:
+        raise DecodeError(f"the message names an unknown effect {name!r:.60}")
+    try:
+        return _registry[name](**fields)
+    except EffectError as error:
+        raise DecodeError(str(error)) from error
+
+
+def _worker_from_parts(parts: Any, _allow_calls: bool) -> WorkerProcess:
+    if type(parts) is not str:
+        raise DecodeError("a worker handle must hold a string")
+    return WorkerProcess(parts)
+
+
+values.register(values.Ext.EFFECT, Effect, lambda e: [e.effect_name, dict(e.__dict__)], _effect_from_parts)
+values.register(values.Ext.WORKER_PROCESS, WorkerProcess, lambda w: w.id, _worker_from_parts)

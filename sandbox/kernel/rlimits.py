@@ -1,0 +1,39 @@
+"""Resource limits of one process: setrlimit(2)."""
+
+from __future__ import annotations
+
+import resource
+
+from fxcell.policies.errors import KernelRefused
+
+KINDS = {
+    "cpu_s": resource.RLIMIT_CPU,
+    "data_bytes": resource.RLIMIT_DATA,
+    "file_bytes": resource.RLIMIT_FSIZE,
+    "open_files": resource.RLIMIT_NOFILE,
+    "processes": resource.RLIMIT_NPROC,
+    "core_bytes": resource.RLIMIT_CORE,
+    "locked_bytes": resource.RLIMIT_MEMLOCK,
+    "queue_bytes": resource.RLIMIT_MSGQUEUE,
+    "pending_signals": resource.RLIMIT_SIGPENDING,
+    "stack_bytes": resource.RLIMIT_STACK,
+}
+
+
+def set_limit(kind: str, soft: int, hard: int) -> None:
+    """Set one limit, never above what this process already has.
+
+    Raises: KernelRefused - the present hard limit is lower and this process may not raise it.
+    """
+    _, present_hard = resource.getrlimit(KINDS[kind])
+    if present_hard != resource.RLIM_INFINITY:
+        soft, hard = min(soft, present_hard), min(hard, present_hard)
+    try:
+        resource.setrlimit(KINDS[kind], (soft, hard))
+    except (OSError, ValueError) as error:
+        raise KernelRefused(f"set the limit {kind} to {soft}", getattr(error, "errno", 0) or 0, "setrlimit") from error
+
+
+def get_limit(kind: str) -> int:
+    """The present soft limit, or -1 for none."""
+    return resource.getrlimit(KINDS[kind])[0]

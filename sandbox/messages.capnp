@@ -1,0 +1,110 @@
+@0xd4f1c37a92be6805;
+# Every message between host, template process, supervisor and worker.
+#
+# Framing (wire.py): 4 bytes "FXC1", 4 bytes little-endian length, then one Cap'n Proto message (stream framing).
+# A value is MessagePack in a Data field (policies/values.py says which types). Buffers of 64 KiB and more are not in it:
+# they travel one after another in one sealed memfd that comes with the frame (SCM_RIGHTS), `buffers` says where.
+#
+# Who sends what:
+#   host -> template    open, spawn
+#   template -> host    opened | failure, spawned | failure, reaped
+#   worker -> host      hello, effect, output, result | failure
+#   host -> worker      define, run, effectResult | failure, stop
+#   supervisor -> host  listening, ended          host -> supervisor  kill
+# A worker and the host take turns: after `run` the worker speaks until `result` or `failure` of that id; each `effect` is
+# answered before anything else. Whatever breaks the turn is a protocol violation.
+
+struct Message {
+  id @0 :UInt64;
+  # The command's number; in effect and effectResult the number of the effect. Counts up from 1, never reused.
+
+  union {
+    open @1 :Data;            # MessagePack table: policy, paths (template.py)
+    opened @2 :Data;          # MessagePack table: probe, plan digest
+    spawn @3 :Spawn;
+    spawned @4 :Spawned;
+    reaped @5 :Reaped;
+
+    hello @6 :Hello;
+    define @7 :Define;
+    run @8 :Value;
+    effect @9 :Value;
+    effectResult @10 :Value;
+    result @11 :Value;
+    failure @12 :Failure;
+    output @13 :Output;
+    stop @14 :Void;
+
+    listening @15 :Void;      # the supervisor holds the seccomp listener
+    kill @16 :Kill;
+    ended @17 :Ended;
+  }
+}
+
+struct Value {
+  body @0 :Data;              # MessagePack
+  buffers @1 :List(UInt64);   # lengths in bytes, in order, of the parts of the memfd; empty without one
+}
+
+struct Spawn {
+  # Three descriptors come with it: the worker's channel, the supervisor's report socket, and where cgroups are used
+  # one or two cgroup.procs files, in this order.
+  cgroupFiles @0 :UInt8;
+}
+
+struct Spawned {
+  pid @0 :Int32;              # of the supervisor, in the template's pid namespace; its pidfd comes with the message
+}
+
+struct Reaped {
+  pid @0 :Int32;
+  status @1 :Int32;           # as wait(2) gives it
+  use @2 :Use;
+}
+
+struct Use {
+  userS @0 :Float64;          # CPU seconds in user mode
+  systemS @1 :Float64;        # CPU seconds in the kernel
+  peakBytes @2 :UInt64;       # largest resident set of any one process
+}
+
+struct Hello {
+  protocol @0 :UInt16;        # 1
+  enforced @1 :Data;          # MessagePack table: layer -> what was read back after it was applied (enforced.py)
+}
+
+struct Define {
+  digest @0 :Text;            # SHA-256 of code, hex
+  name @1 :Text;
+  code @2 :Data;              # cloudpickle; host -> worker only
+}
+
+struct Failure {
+  kind @0 :Text;              # plugin | denied | failed | memory | isolation | setup | internal
+  typeName @1 :Text;
+  message @2 :Text;
+  traceback @3 :Text;
+  details @4 :Data;           # MessagePack table; for denied: effect, field, rule, policy, suggestion, value
+}
+
+struct Output {
+  stream @0 :UInt8;           # 1 stdout, 2 stderr
+  data @1 :Data;
+}
+
+struct Kill {
+  withStack @0 :Bool;         # ask for the Python stacks first (at most 200 ms)
+}
+
+struct Ended {
+  # What the supervisor saw of the worker's end.
+  status @0 :Int32;           # as wait(2) gives it
+  use @1 :Use;
+  deniedNumber @2 :Int32 = -1; # system call that ended it, -1 for none
+  deniedArchitecture @3 :UInt32;
+  deniedArguments @4 :List(UInt64);
+  stack @5 :Text;             # what faulthandler wrote
+  stdoutTail @6 :Data;        # last bytes written to descriptor 1 and 2 directly
+  stderrTail @7 :Data;
+  killedByHost @8 :Bool;      # a `kill` message came before the end
+}

@@ -1,0 +1,147 @@
+"""The system calls a worker may make, as a table with a reason for each.
+
+Three answers: a call in ALLOWED reaches the kernel (some only with certain arguments); a call in REFUSED fails with an
+errno, because honest libraries try it and go on without; every other call ends the worker, with evidence. A policy widens
+the first table by the words of its `allow` list, nothing else does.
+
+Arguments are compared as registers only: what a pointer points to can change after the check.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+WORKER_PID = 2
+"""Process 1 of a worker's pid namespace is its supervisor, process 2 the worker: always."""
+
+CHANNEL_FD = 3
+REPORT_FD = 4
+"""The socket on which the worker hands the seccomp listener to its supervisor; closed before plugin code runs."""
+
+_LOW_32 = 0xFFFFFFFF
+_CLONE_VM, _CLONE_THREAD = 0x00000100, 0x00010000
+_CLONE_NEVER = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080 | 0x00802000
+"""Every CLONE_NEW* flag, CLONE_NEWTIME's bit, CLONE_PTRACE and CLONE_UNTRACED."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """`(argument & mask) == value`, on the register with this index."""
+
+    argument: int
+    value: int
+    mask: int = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """One call that reaches the kernel. Several rows for one name are alternatives; comparisons of a row must all hold."""
+
+    name: str
+    reason: str
+    when: tuple[Compare, ...] = ()
+
+
+def _rows(reason: str, names: str) -> tuple[Allow, ...]:
+    return tuple(Allow(name, reason) for name in names.split())
+
+
+def _argument(name: str, reason: str, argument: int, allowed: Iterable[int], mask: int = _LOW_32) -> tuple[Allow, ...]:
+    return tuple(Allow(name, reason, (Compare(argument, value, mask),)) for value in allowed)
+
+
+_NO_EXEC = (Compare(2, 0, mmap.PROT_EXEC),)
+
+BASE: tuple[Allow, ...] = (
+    *_rows("the channel and opened files", "read readv write writev close lseek pread64 recvmsg"),
+    Allow("sendmsg", "frames and sealed memory to the host", (Compare(0, CHANNEL_FD, _LOW_32),)),
+    Allow("sendmsg", "the seccomp listener to the supervisor", (Compare(0, REPORT_FD, _LOW_32),)),
+    *_rows("waiting for the channel; select and time.sleep", "poll ppoll select pselect6 nanosleep clock_nanosleep restart_syscall"),
+    *_rows("imports of pure Python modules; Landlock decides which", "openat open stat fstat lstat newfstatat getdents64 readlink getcwd access faccessat faccessat2"),
+    *_rows("memory of the interpreter", "munmap brk mremap madvise"),
+    Allow("mmap", "memory that is not executable", _NO_EXEC),
+    Allow("mprotect", "memory that is not executable", _NO_EXEC),
+    *_rows("large values to the host", "memfd_create"),
+    *_argument("fcntl", "descriptor flags, duplicates, seals", 1, (
+        fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS)),
+    *_rows("duplicates of standard streams", "dup"),
+    *_rows("signal handlers, faulthandler's stack", "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack"),
+    *(Allow(name, "abort() and raise() of the worker itself", (Compare(0, WORKER_PID, _LOW_32),)) for name in ("tgkill", "kill")),
+    *_rows("locks of the interpreter", "futex set_robust_list rseq sched_yield"),
+    *_rows("what time it is", "clock_gettime clock_getres gettimeofday time times"),
+    *_rows("who and where am I; harmless to know", "getpid gettid getuid geteuid getgid getegid getrusage sched_getaffinity uname sysinfo getcpu"),
+    Allow("prlimit64", "reading limits", (Compare(2, 0),)),
+    *_rows("reading limits", "getrlimit"),
+    *_argument("prctl", "names of threads", 0, (15, 16)),
+    *_rows("hash seeds, random", "getrandom"),
+    *_rows("the end", "exit exit_group"),
+)  # fmt: skip
+
+BY_WORD: Mapping[str, tuple[Allow, ...]] = {
+    "threads": (
+        Allow("clone", "pthread_create", (Compare(0, _CLONE_VM | _CLONE_THREAD, _CLONE_VM | _CLONE_THREAD | _CLONE_NEVER),)),
+        *_rows("event loops of the standard library", "epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe2"),
+        Allow("socketpair", "the wake-up pair of an asyncio loop", (Compare(0, socket.AF_UNIX, _LOW_32),)),
+        Allow("sendto", "the wake-up pair of an asyncio loop; no address", (Compare(4, 0),)),
+        *_rows("the wake-up pair of an asyncio loop", "recvfrom shutdown"),
+    ),
+    "load_libraries": (
+        Allow("mmap", "mapping a shared library", (Compare(2, mmap.PROT_EXEC, mmap.PROT_EXEC | mmap.PROT_WRITE),)),
+    ),
+    "writable_code": _rows("code written at run time (JIT, ctypes callbacks)", "mmap mprotect pkey_mprotect"),
+    "scratch": (
+        *_rows("files in the private /tmp", "mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 ftruncate truncate"),
+        *_rows("files in the private /tmp", "pwrite64 fsync fdatasync fallocate fchmod chmod fchmodat utimensat umask statfs fstatfs chdir fchdir symlink symlinkat"),
+        *_argument("fcntl", "locks of SQLite files", 1, (fcntl.F_GETLK, fcntl.F_SETLK, fcntl.F_SETLKW)),
+        *_rows("locks of files", "flock"),
+    ),
+    "processes": (
+        Allow("clone", "fork; the pid namespace and the task limit hold them", (Compare(0, 0, _CLONE_NEVER),)),
+        *_rows("fork and the end of children", "fork vfork wait4 waitid setsid setpgid getpgrp getppid getpgid getsid kill tgkill pipe pipe2 dup2 dup3"),
+    ),
+}  # fmt: skip
+
+_SAFE_ERRNOS: tuple[tuple[int, str, str], ...] = (
+    (errno.ENOSYS, "libc falls back to clone, whose flags can be checked", "clone3"),
+    (errno.ENOSYS, "newer call; libc falls back to an older one", "statx openat2 close_range membarrier io_uring_setup io_uring_enter io_uring_register"),
+    (errno.ENOSYS, "NUMA and System V probes of numeric libraries", "get_mempolicy set_mempolicy mbind shmget shmat shmctl shmdt mq_open inotify_init1"),
+    (errno.EPERM, "no network: sockets are the host's business", "socket connect bind listen accept accept4 setsockopt getsockopt getsockname getpeername sendmmsg recvmmsg"),
+    (errno.EPERM, "sockets with an address, or other descriptors", "sendmsg sendto socketpair recvfrom shutdown"),
+    (errno.EPERM, "no new processes", "clone fork vfork wait4 waitid"),
+    (errno.EPERM, "no signals to others", "kill tgkill tkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal pidfd_getfd"),
+    (errno.EPERM, "priorities, affinity and limits are the host's to set", "sched_setaffinity sched_setscheduler sched_setparam sched_getscheduler sched_getparam getpriority setpriority ioprio_set setrlimit prlimit64"),
+    (errno.EPERM, "identity does not change", "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capget setsid setpgid getpgrp getppid getpgid getsid"),
+    (errno.EPERM, "process attributes are locked", "prctl"),
+    (errno.ENOTTY, "there is no terminal and no device", "ioctl"),
+    (errno.EINVAL, "other descriptor commands", "fcntl"),
+    (errno.EACCES, "memory cannot become code", "mmap mprotect pkey_mprotect"),
+    (errno.EROFS, "nothing to write to", "creat mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat ftruncate truncate fallocate "
+     "chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat pwrite64 pwritev pwritev2 fsync fdatasync sync_file_range flock"),
+    (errno.EOPNOTSUPP, "extended attributes", "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr"),
+    (errno.EPERM, "other ways to move or wait for bytes; libraries fall back to read and write", "sendfile copy_file_range splice tee vmsplice epoll_create epoll_create1 eventfd2 pipe pipe2 dup2 dup3 umask chdir fchdir statfs fstatfs preadv preadv2 fadvise64 mlock mlock2 munlock readlinkat timerfd_create signalfd4"),
+)  # fmt: skip
+
+NEW_CALLS = range(449, 512)
+"""Numbers that came after this table (futex_waitv is 449): ENOSYS, as an older kernel would answer."""
+
+
+def allowed(words: Iterable[str]) -> tuple[Allow, ...]:
+    """The rows for a policy's `allow` words. Raises KeyError for a word that is not in BY_WORD."""
+    rows = list(BASE)
+    for word in sorted(words):
+        rows.extend(BY_WORD[word])
+    return tuple(rows)
+
+
+def refused(rows: Iterable[Allow]) -> Iterator[tuple[str, int, str]]:
+    """(name, errno, reason) of every call that is answered with an errno; calls allowed whatever their arguments are left out."""
+    unconditional = {row.name for row in rows if not row.when}
+    for number, reason, names in _SAFE_ERRNOS:
+        for name in names.split():
+            if name not in unconditional:
+                yield name, number, reason

@@ -1,0 +1,289 @@
+"""Frames over a stream socket: length cap first, then Cap'n Proto with explicit limits, sealed memory beside it.
+
+    channel = Channel(socket, max_value_bytes=…)
+    channel.send(message)              channel.send_value("run", id, packed)
+    message = channel.receive(deadline=…)      value = channel.value_of(message.run, allow_calls=…)
+
+The same code on both sides. What arrives may come from an enemy: every way in which bytes can be wrong ends as
+WireError, before anything is allocated for them beyond the frame cap.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import capnp
+
+from fxcell.policies import values
+from fxcell.policies.errors import DecodeError, MessageTooLarge
+from fxcell.sandbox.kernel import memfd
+
+capnp.remove_import_hook()
+schema: Any = capnp.load(os.path.join(os.path.dirname(os.path.realpath(__file__)), "messages.capnp"))
+Message: Any = schema.Message
+
+MAGIC = b"FXC1"
+_HEADER = struct.Struct("<4sI")
+FRAME_BYTES_MAX = 16 * 1024 * 1024
+"""Cap of one frame. Larger values leave the frame as sealed memory; a decoded frame costs at most about 70 times this."""
+
+FDS_MAX = 4
+_ANCILLARY_BYTES = socket.CMSG_SPACE(FDS_MAX * 4)
+_TRAVERSAL_WORDS = FRAME_BYTES_MAX // 8 * 2
+_NESTING_MAX = 16
+_READ_BYTES = 128 * 1024
+_SPIN_S = 50e-6
+_FLAG_DONTWAIT = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+
+
+class WireError(Exception):
+    """The bytes on a channel break the protocol. The text says how; the channel is of no further use."""
+
+
+class ChannelClosed(WireError):
+    """The other side is gone. `mid_frame` tells whether it went in the middle of one."""
+
+    def __init__(self, *, mid_frame: bool) -> None:
+        super().__init__("the other side closed the channel" + (" in the middle of a frame" if mid_frame else ""))
+        self.mid_frame = mid_frame
+
+
+class DeadlinePassed(Exception):
+    """No complete frame arrived before the deadline."""
+
+
+def _fds_needed(kind: str, message: Any) -> int:
+    if kind in ("run", "effect", "effectResult", "result"):
+        return 1 if len(getattr(message, kind).buffers) else 0
+    if kind == "spawn":
+        return 2 + int(message.spawn.cgroupFiles)
+    return 1 if kind == "spawned" else 0
+
+
+class Channel:
+    """One end of a stream of frames. Used by one thread at a time.
+
+    max_value_bytes: cap of a value's body and buffers together, either way.
+    spin:            first try without blocking for at most 50 µs after activity; only sensible with idle cores.
+    """
+
+    def __init__(self, sock: socket.socket, *, max_value_bytes: int, spin: bool = False) -> None:
+        self.socket = sock
+        self.max_value_bytes = max_value_bytes
+        self.spin = spin
+        self._misses = 0
+        self._buffer = bytearray(_READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self._fds: list[int] = []
+        self.received_fds: list[int] = []
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket and any descriptor that came and was not taken."""
+        self.drop_fds()
+        self.socket.close()
+
+    # --- sending
+
+    def send(self, message: Any, fds: Sequence[int] = ()) -> None:
+        """Send one message, and descriptors with it.
+
+        Raises: MessageTooLarge, BrokenPipeError and ConnectionResetError when the other side is gone.
+        """
+        body = message.to_bytes()
+        if len(body) > FRAME_BYTES_MAX:
+            raise MessageTooLarge(f"a message of {len(body)} bytes is over the frame cap of {FRAME_BYTES_MAX} bytes")
+        frame = _HEADER.pack(MAGIC, len(body)) + body
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sent = self.socket.sendmsg([frame], ancillary)
+        while sent < len(frame):
+            sent += self.socket.sendmsg([memoryview(frame)[sent:]])
+
+    def send_value(self, kind: str, number: int, packed: values.Packed) -> None:
+        """Send a `Value` message (run, effect, effectResult, result); large buffers as sealed memory.
+
+        Raises: MessageTooLarge when the value is over max_value_bytes.
+        """
+        if packed.total_bytes > self.max_value_bytes or len(packed.body) > FRAME_BYTES_MAX - 4096:
+            raise MessageTooLarge(
+                f"a value of {packed.total_bytes} bytes is over the cap: message_bytes = {self.max_value_bytes} in the policy, "
+                f"and {FRAME_BYTES_MAX - 4096} bytes for everything that is not one large bytes or ndarray"
+            )
+        message = Message.new_message(id=number)
+        value = message.init(kind)
+        value.body = packed.body
+        if not packed.buffers:
+            self.send(message)
+            return
+        value.buffers = [buffer.nbytes for buffer in packed.buffers]
+        descriptor = memfd.create(packed.buffers)
+        try:
+            self.send(message, [descriptor])
+        finally:
+            os.close(descriptor)
+
+    # --- receiving
+
+    def receive(self, deadline: float | None = None) -> Any:
+        """Wait for the next message.
+
+        deadline: time.monotonic() seconds, or None to wait for ever.
+        After:    descriptors that came with it are in `received_fds` until taken, or closed by the next receive.
+        Raises:   WireError, ChannelClosed, DeadlinePassed.
+        """
+        if self.received_fds:
+            self.drop_fds()
+        self._need(_HEADER.size, deadline, first=True)
+        magic, length = _HEADER.unpack_from(self._buffer, self._start)
+        if magic != MAGIC:
+            raise WireError(f"a frame starts with {bytes(magic)!r} instead of {MAGIC!r}")
+        if not 16 <= length <= FRAME_BYTES_MAX:
+            raise WireError(f"a frame says it has {length} bytes; 16 to {FRAME_BYTES_MAX} are allowed")
+        self._start += _HEADER.size
+        self._need(length, deadline)
+        body = bytes(self._view[self._start : self._start + length])
+        self._start += length
+        try:
+            message = Message.from_bytes(body, traversal_limit_in_words=_TRAVERSAL_WORDS, nesting_limit=_NESTING_MAX)
+            kind = message.which()
+            needed = _fds_needed(kind, message)
+        except Exception as error:
+            raise WireError(f"a frame is not a message: {error}") from error
+        self._assign_fds(needed, str(kind))
+        return message
+
+    def value_of(self, value: Any, *, allow_calls: bool) -> Any:
+        """Decode the `Value` of the message just received, mapping its sealed memory if it has any.
+
+        Raises: WireError.
+        """
+        try:
+            lengths = list(value.buffers)
+            body = value.body
+        except Exception as error:
+            raise WireError(f"a value message is malformed: {error}") from error
+        try:
+            return values.decode_value(body, allow_calls=allow_calls, buffers=self._buffers(lengths, len(body)))
+        except DecodeError as error:
+            raise WireError(str(error)) from error
+
+    def take_fds(self) -> list[int]:
+        """The descriptors that came with the last message; the caller closes them."""
+        taken, self.received_fds = self.received_fds, []
+        return taken
+
+    def drop_fds(self) -> None:
+        """Close the descriptors that came and nobody wanted."""
+        for descriptor in self.take_fds() + self._fds:
+            os.close(descriptor)
+        self._fds = []
+
+    def _assign_fds(self, needed: int, kind: str) -> None:
+        # One read may take in several frames and the descriptors of the last: they belong to the frame that needs them.
+        have = len(self._fds)
+        if have < needed or (have > needed and self._start == self._end):
+            self.drop_fds()
+            raise WireError(f"{have} descriptors came with a {kind} message that needs {needed}")
+        self.received_fds, self._fds = self._fds[:needed], self._fds[needed:]
+
+    def _buffers(self, lengths: list[int], body_bytes: int) -> list[memoryview]:
+        if not lengths:
+            return []
+        total = sum(lengths)
+        if body_bytes + total > self.max_value_bytes or 0 in lengths:
+            raise WireError(f"a value of {body_bytes + total} bytes is over the cap of {self.max_value_bytes} bytes")
+        try:
+            whole = memfd.map_sealed(self.received_fds[0], size_bytes=total)
+        finally:
+            self.drop_fds()
+        parts, offset = [], 0
+        for length in lengths:
+            parts.append(whole[offset : offset + length])
+            offset += length
+        return parts
+
+    def _need(self, count: int, deadline: float | None, *, first: bool = False) -> None:
+        """Have at least count unread bytes in the buffer."""
+        if self._end - self._start >= count:
+            return
+        if self._start + count > len(self._buffer):
+            self._make_room(count)
+        while self._end - self._start < count:
+            self._fill(deadline, first=first)
+
+    def _make_room(self, count: int) -> None:
+        rest = self._view[self._start : self._end]
+        bigger = bytearray(max(_READ_BYTES, count + 4096))
+        bigger[: len(rest)] = rest
+        self._buffer, self._view = bigger, memoryview(bigger)
+        self._start, self._end = 0, len(rest)
+
+    def _fill(self, deadline: float | None, *, first: bool) -> None:
+        if self._start == self._end:
+            self._start = self._end = 0
+            if len(self._buffer) > _READ_BYTES:
+                self._buffer = bytearray(_READ_BYTES)
+                self._view = memoryview(self._buffer)
+        target = self._view[self._end :]
+        if self.spin and first and self._spin_read(target):
+            return
+        if deadline is not None:
+            self._wait(deadline)
+        self._read(target, socket.MSG_CMSG_CLOEXEC)
+
+    def _spin_read(self, target: memoryview) -> bool:
+        """Try without blocking for a moment; after four misses in a row only every sixteenth time."""
+        if self._misses >= 4:
+            self._misses += 1
+            if self._misses < 20:
+                return False
+            self._misses = 3
+        limit = time.perf_counter() + _SPIN_S
+        while time.perf_counter() < limit:
+            try:
+                self._read(target, _FLAG_DONTWAIT)
+            except BlockingIOError:
+                continue
+            self._misses = 0
+            return True
+        self._misses += 1
+        return False
+
+    def _wait(self, deadline: float) -> None:
+        while True:
+            rest_s = deadline - time.monotonic()
+            if rest_s <= 0:
+                raise DeadlinePassed
+            poller = select.poll()
+            poller.register(self.socket.fileno(), select.POLLIN)
+            if poller.poll(min(rest_s, 86400) * 1000 + 1):
+                return
+
+    def _read(self, target: memoryview, flags: int) -> None:
+        try:
+            count, ancillary, message_flags, _ = self.socket.recvmsg_into([target], _ANCILLARY_BYTES, flags)
+        except ConnectionResetError:
+            count, ancillary, message_flags = 0, [], 0
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % 4])
+                self._fds.extend(fds)
+        if message_flags & socket.MSG_CTRUNC or len(self._fds) > FDS_MAX:
+            self.drop_fds()
+            raise WireError(f"more than {FDS_MAX} descriptors came with a frame")
+        if count == 0:
+            raise ChannelClosed(mid_frame=self._end > self._start)
+        self._end += count

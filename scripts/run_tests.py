@@ -1,0 +1,71 @@
+"""`make test`: lint, types, contracts, wheel, the tests as the caller and, for root, as an ordinary user; then totals.
+
+Run by:   .venv/bin/python scripts/run_tests.py [pytest arguments]
+Prints:   each part's own output; last line `N passed, N failed, N skipped`, both pytest runs added up.
+Exit:     0 only when every part passed. A part that fails does not stop the later ones.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+CHECKS = {
+    "lint": [BIN / "ruff", "check", "--quiet", "."],
+    "types": [BIN / "mypy"],
+    "contracts": [BIN / "lint-imports", "--no-logo"],
+    "wheel": [BIN / "python", ROOT / "scripts" / "wheel_test.py"],
+}
+
+
+def main() -> int:
+    """Run every part; exit code for the shell."""
+    arguments = sys.argv[1:]
+    failed = [name for name, command in CHECKS.items() if not passes(name, command)]
+    totals = {"passed": 0, "failed": 0, "skipped": 0}
+    with tempfile.TemporaryDirectory(prefix="test-results-") as folder:
+        # Not `python -m pytest`, which puts the current folder first on the path: .venv itself must find fxcell.
+        report = Path(folder, "caller.xml")
+        who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
+        if not passes(f"tests as {who}", [BIN / "pytest", "-rs", f"--junitxml={report}", *arguments]):
+            failed.append(f"tests as {who}")
+        add_counts(totals, report)
+        if os.geteuid() == 0:
+            report = Path(folder, "user.xml")
+            command = [BIN / "python", ROOT / "scripts" / "test_as_user.py", f"--report={report}", *arguments]
+            if not passes("tests as an ordinary user", command):
+                failed.append("tests as an ordinary user")
+            add_counts(totals, report)
+    print()
+    if failed:
+        print(f"NOT PASSED: {', '.join(failed)}")
+    print(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped", flush=True)
+    return 1 if failed else 0
+
+
+def passes(title: str, command: list[str | Path]) -> bool:
+    """Run one part under a heading."""
+    print(f"\n== {title}", flush=True)
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def add_counts(totals: dict[str, int], report: Path) -> None:
+    """Add pytest's own counts of one run. No report: it was skipped as a whole, or died, which its exit code tells."""
+    if not report.is_file() or not report.stat().st_size:
+        return
+    for suite in ET.parse(report).getroot().iter("testsuite"):
+        count = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
+        bad = count["failures"] + count["errors"]
+        totals["failed"] += bad
+        totals["skipped"] += count["skipped"]
+        totals["passed"] += max(0, count["tests"] - bad - count["skipped"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Tests. Helpers are imported as `from tests.leaks import ...`."""

@@ -1,0 +1,33 @@
+"""Fixtures and hooks for every test."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests import leaks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_by_the_run() -> Iterator[None]:
+    """After the last test and the host's shutdown nothing of fxcell exists: see tests/leaks.py for what is counted."""
+    leaks.adopt_orphans()
+    before = leaks.snapshot()
+    yield
+    host = sys.modules.get("fxcell.host")
+    if host is not None:
+        host.shutdown()
+    left = leaks.wait_until_gone(before, patience_s=10.0)
+    if left:
+        pytest.fail("the test run left behind:\n  " + "\n  ".join(left), pytrace=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what only root can do, with the reason."""
+    if os.geteuid() != 0:
+        for item in items:
+            if item.get_closest_marker("needs_root"):
+                item.add_marker(pytest.mark.skip(reason=f"needs root; this is uid {os.geteuid()}"))

@@ -1,0 +1,158 @@
+"""Count what a test left behind: processes, mounts, cgroups, temporary files, open descriptors.
+
+    with assert_nothing_left():
+        worker = FX.StartWorkerProcess() | run
+        FX.StopWorkerProcess(process=worker) | run
+
+snapshot() is what there is now, new_since(before) is what came on top of it. Things take a moment to go (the kernel
+removes a mount namespace after its last process), so assert_nothing_left asks again until `patience_s` is over.
+
+Other fxcell hosts may run on this machine at the same time. A cgroup or file whose name says `fxcell-PID` with a live
+process outside this one's tree is theirs and is not counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_OWNER = re.compile(r"fxcell-(\d+)(?![0-9A-Za-z])")
+# Descriptors that libraries open once and keep: not a leak, whenever they come.
+KEPT_BY_LIBRARIES = {
+    "/dev/urandom": "hashlib and OpenSSL seed from it",
+    "/dev/null": "faulthandler and subprocess.DEVNULL of a process that lives as long as the tests",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What exists at one moment. Each field maps a key that identifies the thing to text that describes it."""
+
+    processes: dict[tuple[int, float], str]
+    mounts: dict[str, str]
+    cgroups: dict[str, str]
+    files: dict[str, str]
+    descriptors: dict[tuple[int, str], str]
+
+    def new_since(self, before: Snapshot) -> list[str]:
+        """One line per thing that is here and was not there before."""
+        return [
+            f"{field.name}: {text}"
+            for field in fields(self)
+            for key, text in getattr(self, field.name).items()
+            if key not in getattr(before, field.name)
+        ]
+
+
+def snapshot() -> Snapshot:
+    """Everything countable, now."""
+    return Snapshot(_processes(), _mounts(), _cgroups(), _files(), _descriptors())
+
+
+@contextlib.contextmanager
+def assert_nothing_left(patience_s: float = 5.0) -> Iterator[None]:
+    """Fail when the block leaves anything behind that was not there before it."""
+    before = snapshot()
+    yield
+    left = wait_until_gone(before, patience_s)
+    assert not left, "left behind:\n  " + "\n  ".join(left)
+
+
+def wait_until_gone(before: Snapshot, patience_s: float) -> list[str]:
+    """What is still there on top of `before` after at most this many seconds."""
+    end = time.monotonic() + patience_s
+    while (left := snapshot().new_since(before)) and time.monotonic() < end:
+        time.sleep(0.02)
+    return left
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies, so that a process that forked twice is seen too."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _processes() -> dict[tuple[int, float], str]:
+    """Every descendant. A zombie directly below us is not counted: it may be an orphan that adopt_orphans gave us."""
+    found = {}
+    here = os.getpid()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess), process.oneshot():
+            status = process.status()
+            if status == psutil.STATUS_ZOMBIE and process.ppid() == here:
+                continue
+            command = "" if status == psutil.STATUS_ZOMBIE else " ".join(_command_line(process))[:160]
+            text = f"pid {process.pid} {process.name()} ({status}, parent {process.ppid()}) {command}"
+            found[process.pid, process.create_time()] = text
+    return found
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    """Arguments, or none: /proc/PID of a process that is not dumpable is closed to an ordinary user."""
+    try:
+        return process.cmdline()
+    except psutil.AccessDenied:
+        return ["(command line not readable)"]
+
+
+def _mounts() -> dict[str, str]:
+    """Mounts of this process's namespace, by mount id and target."""
+    found = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        found[f"{words[0]} {words[4]}"] = f"{words[4]} ({' '.join(words[words.index('-') + 1 :])})"
+    return found
+
+
+def _cgroups() -> dict[str, str]:
+    """Every directory named fxcell* in a hierarchy that limits memory or tasks: v1 memory, v1 pids, v2."""
+    found = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        kind, _, options = words[words.index("-") + 1 :][:3]
+        if kind == "cgroup2" or (kind == "cgroup" and {"memory", "pids"} & set(options.split(","))):
+            for parent, folders, _ in os.walk(words[4]):
+                for name in folders:
+                    if name.startswith("fxcell") and not _belongs_to_another(name):
+                        found[os.path.join(parent, name)] = os.path.join(parent, name)
+    return found
+
+
+def _files() -> dict[str, str]:
+    """Every name fxcell* in the folders for temporary files."""
+    found = {}
+    for folder in {tempfile.gettempdir(), "/dev/shm"}:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder):
+                if entry.name.startswith("fxcell") and not _belongs_to_another(entry.name):
+                    found[entry.path] = entry.path
+    return found
+
+
+def _belongs_to_another(name: str) -> bool:
+    """True when the name carries the pid of a live process that is neither this one nor below it."""
+    match = _OWNER.match(name)
+    if match is None or not psutil.pid_exists(int(match[1])):
+        return False
+    family = {os.getpid(), *(p.pid for p in psutil.Process().children(recursive=True))}
+    return int(match[1]) not in family
+
+
+def _descriptors() -> dict[tuple[int, str], str]:
+    """Open descriptors of this process, by number and what they point to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one listdir itself used is closed by now
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if target not in KEPT_BY_LIBRARIES:
+                found[int(name), target] = f"{name} -> {target}"
+    return found
