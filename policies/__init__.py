@@ -1,5 +1,6 @@
 """What may happen: the effect vocabulary, values, policies and outcomes. Pure values: no sockets, no processes.
 
-Reading order: errors, values (the codec), effects (FX), calls (zef_function), builtin (the shipped effects), limits, policy,
-rules (is this effect granted?), loader (TOML), profiles/ (the shipped policies), crash (WorkerCrash), running (`| run`).
+Reading order: errors, values (the codec), effects (FX), calls (zef_function), builtin (the shipped effects), limits,
+words, policy, rules (is this effect granted?) with its kinds http_rule, file_rule and plain_rule, loader (TOML),
+profiles/ (the shipped policies), crash (WorkerCrash), running (`| run`).
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 from fxcell.policies import values
 from fxcell.policies.effects import Effect, WorkerProcess
-from fxcell.policies.errors import DecodeError
+from fxcell.policies.errors import DecodeError, PolicyError
 from fxcell.policies.policy import Policy
 
 
@@ -101,7 +101,10 @@ class ListWorkerProcesses(Effect):
 def _policy_from_parts(parts: Any, _allow_calls: bool) -> Policy:
     if type(parts) is not dict:
         raise DecodeError("a policy must be a table")
-    return Policy.from_data(parts)
+    try:
+        return Policy.from_data(parts)
+    except PolicyError as error:
+        raise DecodeError(str(error)) from error
 
 
 values.register(values.Ext.POLICY, Policy, lambda policy: policy.to_data(), _policy_from_parts)

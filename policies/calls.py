@@ -34,7 +34,7 @@ _pickling = threading.Lock()
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Definition:
-    """A function's code under its digest; `function` is there only where it was defined, or in a worker that loaded it."""
+    """A function's code under its digest; `function` is there only where it was defined or loaded by a worker."""
 
     digest: str
     name: str
@@ -63,13 +63,16 @@ class Call:
         function = self.definition.function
         if function is None:
             raise EffectError(
-                f"the code of {self.definition.name} (sha256 {self.definition.digest[:12]}…) is not loaded in this process; "
+                f"the code of {self.definition.name} (sha256 {self.definition.digest[:12]}…) is not loaded here; "
                 "only a worker loads code from bytes: send the call to one"
             )
         return function(*self.args, **self.kwargs)
 
     def __setattr__(self, name: str, _value: object) -> None:
         raise AttributeError(f"calls are immutable: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"calls are immutable: cannot delete {name!r}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Call):
@@ -131,7 +134,7 @@ def zef_function(function: Callable[..., Any]) -> ZefFunction:
     the standard library and of site-packages go by name, your own modules go by value.
     Raises: EncodeError at the first call, when it captures what cannot be copied (a lock, an open file …).
     """
-    if not callable(function) or inspect.isclass(function):
+    if inspect.isclass(function) or not hasattr(function, "__qualname__"):
         raise EffectError(f"@zef_function takes a function, got {type(function).__name__}")
     return ZefFunction(function)
 
@@ -207,7 +210,9 @@ def from_portable_bytes(data: bytes) -> Any:
     return value
 
 
-def _checked(digest: str, name: str, code: bytes) -> Definition:
+def _checked(digest: object, name: object, code: object) -> Definition:
+    if type(digest) is not str or type(name) is not str or type(code) is not bytes:
+        raise DecodeError("a definition must hold a digest, a name and code")
     if hashlib.sha256(code).hexdigest() != digest:
         raise DecodeError(f"the code of {name!r:.60} does not match its digest")
     definition = _known.get(digest)
@@ -221,7 +226,9 @@ def _call_from_parts(parts: Any, _allow_calls: bool) -> Call:
     digest, name, args, kwargs = parts
     if type(digest) is not str or type(name) is not str or type(args) is not list or type(kwargs) is not dict:
         raise DecodeError("a call must hold a digest, a name, a list and a table")
+    if any(type(key) is not str for key in kwargs):
+        raise DecodeError("the keyword arguments of a call must be named by texts")
     return Call(known_definition(digest, name), tuple(args), kwargs)
 
 
-values.register(values.Ext.CALL, Call, lambda call: call, _call_from_parts)
+values.register(values.Ext.CALL, Call, lambda call: [list(call.args), call.kwargs], _call_from_parts)

@@ -120,7 +120,12 @@ class WorkerCrash(OutcomeError):
         """
         frames = re.findall(r'File "[^"]*?([^/"]+)", line \d+ in (.+)', self.evidence.python_stack)[:5]
         syscall = self.evidence.syscall.name if self.evidence.syscall else ""
-        parts = [self.reason.value, self.signal_name or "", syscall, *(f"{name}:{function}" for name, function in frames)]
+        parts = [
+            self.reason.value,
+            self.signal_name or "",
+            syscall,
+            *(f"{name}:{function}" for name, function in frames),
+        ]
         return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,7 +150,9 @@ class WorkerCrash(OutcomeError):
         parts = dict(data["evidence"])
         if parts["syscall"] is not None:
             call = parts["syscall"]
-            parts["syscall"] = DeniedSyscall(call["name"], call["number"], tuple(call["arguments"]), call["architecture"])
+            parts["syscall"] = DeniedSyscall(
+                call["name"], call["number"], tuple(call["arguments"]), call["architecture"]
+            )
         parts["resources"] = ResourceUse(**parts["resources"])
         parts["layers"] = tuple(parts["layers"])
         return cls(Reason(data["reason"]), data["detail"], Evidence(**parts))

@@ -1,7 +1,7 @@
 """FX values: an effect as data.
 
-`FX.Name(field=...)` builds an immutable value of a typed effect class. It does nothing by itself: `value | run` hands it
-to whatever runs effects here (the host's runtime, or the broker behind a worker). The class carries the vocabulary
+`FX.Name(field=...)` builds an immutable value of a typed effect class. It does nothing by itself: `value | run` hands
+it to whatever runs effects here (the host's runtime, or the broker behind a worker). The class carries the vocabulary
 (names, fields, types, defaults); what each shipped effect means is in builtin.py.
 """
 
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from fxcell.policies import values
 from fxcell.policies.errors import DecodeError, EffectError
+from fxcell.policies.names import short
 
 _MISSING: Any = object()
 _registry: dict[str, type[Effect]] = {}
@@ -60,11 +61,29 @@ class Effect:
         for name, hint in typing.get_type_hints(cls).items():
             if typing.get_origin(hint) is ClassVar or name in ("effect_name", "effect_fields"):
                 continue
-            default = cls.__dict__.get(name, _MISSING)
-            cls.effect_fields[name] = Field(name, _type_text(hint), default, _converter(hint))
+            cls.effect_fields[name] = cls._field(name, hint)
         if cls.effect_name in _registry:
             raise EffectError(f"an effect named {cls.effect_name} exists already; choose another name")
         _registry[cls.effect_name] = cls
+
+    @classmethod
+    def _field(cls, name: str, hint: Any) -> Field:
+        if hasattr(Effect, name) or name.startswith("_"):
+            raise EffectError(
+                f"FX.{cls.__name__} cannot have a field named {name!r}: FX values use that name themselves"
+            )
+        try:
+            convert = _converter(hint)
+        except TypeError as error:
+            raise EffectError(f"FX.{cls.__name__}.{name} cannot be of type {_type_text(hint)}: {error}") from error
+        bases = (base.__dict__ for base in cls.__mro__ if issubclass(base, Effect) and base is not Effect)
+        default = next((names[name] for names in bases if name in names), _MISSING)
+        if default is not _MISSING:
+            try:
+                convert(default)
+            except (TypeError, ValueError) as error:
+                raise EffectError(f"the default of FX.{cls.__name__}.{name} is not {_type_text(hint)}") from error
+        return Field(name, _type_text(hint), default, convert)
 
     def __init__(self, **given: Any) -> None:
         values_by_name: dict[str, Any] = {}
@@ -72,7 +91,7 @@ class Effect:
             if name in given:
                 values_by_name[name] = self._converted(field, given[name])
             elif field.default is not _MISSING:
-                values_by_name[name] = field.default
+                values_by_name[name] = field.convert(field.default)  # a copy, where the default is a list or a table
             else:
                 raise EffectError(f"FX.{self.effect_name} needs the field {name!r} ({field.type_text})")
         if len(given) > len(values_by_name) or not given.keys() <= values_by_name.keys():
@@ -82,10 +101,10 @@ class Effect:
     def _converted(self, field: Field, value: Any) -> Any:
         try:
             return field.convert(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise EffectError(
                 f"FX.{self.effect_name}.{field.name} must be {field.type_text}, "
-                f"got {type(value).__name__} {value!r:.60}"
+                f"got {type(value).__name__} {short(value)}"
             ) from error
 
     def _refuse_unknown(self, given: dict[str, Any]) -> typing.NoReturn:
@@ -115,7 +134,7 @@ class Effect:
         shown = (
             f"{name}={value!r}"
             for name, value in self.__dict__.items()
-            if self.effect_fields[name].required or value != self.effect_fields[name].default
+            if self.effect_fields[name].required or frozen(value) != frozen(self.effect_fields[name].default)
         )
         return f"FX.{self.effect_name}({', '.join(shown)})"
 
@@ -153,7 +172,10 @@ def frozen(value: Any) -> Any:
 def _type_text(hint: Any) -> str:
     if isinstance(hint, type) and not typing.get_args(hint):
         return hint.__name__
-    return str(hint).replace("typing.", "").replace("fxcell.policies.effects.", "").replace("fxcell.policies.policy.", "")
+    text = str(hint)
+    for module in ("typing.", "fxcell.policies.effects.", "fxcell.policies.policy."):
+        text = text.replace(module, "")
+    return text
 
 
 def _converter(hint: Any) -> Callable[[Any], Any]:
@@ -165,21 +187,48 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return _union([_converter(arg) for arg in args])
+    if origin is typing.Literal:
+        return _literal(args)
     if origin is dict:
         key, item = _converter(args[0]), _converter(args[1])
         return lambda value: {key(k): item(v) for k, v in _exactly(dict, value).items()}
-    if origin is list:
+    if origin in (list, set, frozenset) or (origin is tuple and args[1:] == (...,)):
         each = _converter(args[0])
-        return lambda value: [each(item) for item in _exactly(list, value)]
+        return lambda value: origin(each(item) for item in _exactly(origin, value))
+    if origin is tuple:
+        return _fixed_tuple([_converter(arg) for arg in args])
     if hint is bytes:
         return _to_bytes
+    if not isinstance(hint, type) or origin is not None:
+        raise TypeError("fields are of plain classes, Any, unions, Literal, list, tuple, set, frozenset or dict")
     return lambda value: _exactly(hint, value)
 
 
+_SUBCLASSED = (int, str, bytes, bool, float)
+"""Built-in types whose subclasses are other values to the codec and to the rules of a policy."""
+
+
 def _exactly(kind: type, value: Any) -> Any:
-    if type(value) is not kind and not (kind is not int and isinstance(value, kind)):
+    if type(value) is not kind and (kind in _SUBCLASSED or not isinstance(value, kind)):
         raise TypeError(kind)
     return value
+
+
+def _literal(choices: tuple[Any, ...]) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise TypeError(value)
+        return value
+
+    return convert
+
+
+def _fixed_tuple(converters: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        items = zip(converters, _exactly(tuple, value), strict=True)
+        return tuple(converter(item) for converter, item in items)
+
+    return convert
 
 
 def _to_float(value: Any) -> float:
@@ -199,7 +248,7 @@ def _union(converters: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
         for converter in converters:
             try:
                 return converter(value)
-            except TypeError:
+            except (TypeError, ValueError, OverflowError):
                 continue
         raise TypeError(value)
 
@@ -257,7 +306,7 @@ FX = _Vocabulary()
 def _effect_from_parts(parts: Any, _allow_calls: bool) -> Effect:
     name, fields = parts
     if type(name) is not str or type(fields) is not dict or name not in _registry:
-        raise DecodeError(f"the message names an unknown effect {name!r:.60}")
+        raise DecodeError(f"the message names an unknown effect {short(name)}")
     try:
         return _registry[name](**fields)
     except EffectError as error:

@@ -42,14 +42,18 @@ class PolicyError(UserError):
 
     file: where it was read from, or None for a policy made in Python.
     line: 1-based line in the file, or None.
+    at:   the keys that lead to what is wrong, such as ("limits", "memory"); () for the policy as such.
     """
 
-    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+    def __init__(
+        self, message: str, file: str | None = None, line: int | None = None, *, at: tuple[str, ...] = ()
+    ) -> None:
         place = "" if file is None else f"{file}:{line}: " if line is not None else f"{file}: "
         super().__init__(place + message)
         self.message = message
         self.file = file
         self.line = line
+        self.at = at
 
 
 class EncodeError(UserError):

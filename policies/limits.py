@@ -105,7 +105,9 @@ RANGES: Mapping[str, Range] = {
     "stack_bytes": Range(64 * KiB, 4 * GiB),
 }
 
-TOML_KEYS: Mapping[str, str] = {field.name.removesuffix("_bytes").removesuffix("_s"): field.name for field in fields(Limits)}
+TOML_KEYS: Mapping[str, str] = {
+    field.name.removesuffix("_bytes").removesuffix("_s"): field.name for field in fields(Limits)
+}
 """TOML key -> field of Limits."""
 
 
@@ -151,7 +153,9 @@ def _quantity(text: object, what: str, units: Mapping[str, float], example: str)
         folded = {unit.lower(): unit for unit in units}
         given = match[2] if match else ""
         hint = f"; did you mean {folded[given.lower()]!r}?" if given.lower() in folded else ""
-        raise PolicyError(f'{what} = {text!r:.60} is not a number and a unit such as "{example}" (units: {known}){hint}')
+        raise PolicyError(
+            f'{what} = {text!r:.60} is not a number and a unit such as "{example}" (units: {known}){hint}'
+        )
     return match[1], units[match[2]]
 
 

@@ -1,7 +1,7 @@
 """What `value | run` means, the same on both sides of the border.
 
-An effect is performed, a call is made, a list runs in order, anything else is itself; a result that is again an effect or
-a call (or a list holding one) runs where it was produced. The two runtimes differ only in how one effect is performed.
+An effect is performed, a call is made, a list runs in order, anything else is itself; a result that is again an effect
+or a call (or a list holding one) runs where it was produced. The runtimes differ only in how they perform an effect.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from fxcell.policies.errors import OutcomeError
 class Runner:
     """The right-hand side of `value | run`. A subclass says how one effect is performed."""
 
+    __array_ufunc__ = None  # else `ndarray | run` would run each element by itself
+
     def perform(self, effect: Effect) -> Any:
         """Perform one effect and answer its result."""
-        raise TypeError(f"{type(self).__name__} does not perform effects")
+        raise TypeError(f"{type(self).__name__} does not perform effects such as FX.{effect.effect_name}")
 
     def __call__(self, value: Any) -> Any:
         """Run a value and answer its result; raises the outcome errors of fxcell.policies.errors."""

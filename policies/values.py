@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -125,7 +125,7 @@ class _Walker:
         self.definitions = definitions
         self.path: list[str] = []
 
-    def walk(self, value: object, depth: int) -> object:  # noqa: PLR0911 - one return per kind of value
+    def walk(self, value: object, depth: int) -> object:
         kind = type(value)
         if kind in _PLAIN:
             if kind is int and not -(2**63) <= value < 2**64:  # type: ignore[operator]
@@ -169,7 +169,7 @@ class _Walker:
     def nested(self, code: Ext, value: object, depth: int) -> msgspec.msgpack.Ext:
         return _extension(code, _encode(self.walk(value, depth)))
 
-    def fail(self, value: object, why: str) -> Any:
+    def fail(self, value: object, why: str) -> NoReturn:
         place = "".join(self.path) or "the value itself"
         raise EncodeError(
             f"cannot encode {type(value).__module__}.{type(value).__qualname__} at {place}: it {why}. "
@@ -207,9 +207,8 @@ def _encode_array(walker: _Walker, array: Any, depth: int) -> object:
         walker.fail(array, f"has dtype {array.dtype}, which holds Python objects or structures")
     import numpy
 
-    data = numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8) if array.size else b""
-    parts = [dtype, list(array.shape), memoryview(data)]
-    return walker.nested(Ext.NDARRAY if array.ndim or type(array).__name__ == "ndarray" else Ext.NUMPY_SCALAR, parts, depth)
+    data: Any = numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8) if array.size else b""
+    return walker.nested(Ext.NDARRAY, [dtype, list(array.shape), memoryview(data)], depth)
 
 
 def _encode_numpy_scalar(walker: _Walker, scalar: Any, depth: int) -> object:
@@ -269,15 +268,20 @@ def _encoder_by_base(value: object) -> Callable[[_Walker, Any, int], object] | N
 
 _REGISTERED_ENCODERS: dict[type, Callable[[_Walker, Any, int], object]] = {}
 _REGISTERED_DECODERS: dict[Ext, Callable[[Any, bool], object]] = {}
+_PARTS: dict[type, Callable[[Any], object]] = {}
+"""Type -> the plain parts of a value, for those that can hold further values."""
 
 
-def register(code: Ext, kind: type, to_parts: Callable[[Any], object], from_parts: Callable[[Any, bool], object]) -> None:
+def register(
+    code: Ext, kind: type, to_parts: Callable[[Any], object], from_parts: Callable[[Any, bool], object]
+) -> None:
     """Teach the codec one of our own value types (effects, worker handles, policies, calls).
 
     to_parts(value) gives plain parts; from_parts(parts, allow_calls) rebuilds and validates, or raises.
     """
     _REGISTERED_ENCODERS[kind] = _encode_call if code is Ext.CALL else _simple(code, to_parts)
     _REGISTERED_DECODERS[code] = from_parts
+    _PARTS[kind] = to_parts
 
 
 def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequence[memoryview] = ()) -> Any:
@@ -287,13 +291,65 @@ def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequen
     buffers:     what `pack` set aside, in order; bytes are copied out of them, arrays are read-only views.
     Raises: DecodeError - malformed data, unknown extension, nesting beyond limits, a value its type refuses.
     """
+    value = _decode(data, allow_calls, buffers)
+    if len(data) > MAX_DEPTH:  # a level takes a byte at least
+        _check_depth(value, data)
+    return value
+
+
+def _decode(data: bytes | memoryview, allow_calls: bool, buffers: Sequence[memoryview]) -> Any:
     hook = functools.partial(_decode_extension, allow_calls=allow_calls, buffers=buffers)
     try:
         return msgspec.msgpack.Decoder(ext_hook=hook).decode(data)
     except DecodeError:
         raise
-    except (msgspec.MsgspecError, RecursionError, ValueError, TypeError, ArithmeticError, struct.error, MemoryError) as error:
+    except _MALFORMED as error:
         raise DecodeError(f"cannot decode a message value: {type(error).__name__}: {error}") from error
+
+
+_MALFORMED = (
+    msgspec.MsgspecError,
+    RecursionError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+    MemoryError,
+)
+"""What wrong bytes make msgspec and the constructors of our types raise."""
+
+_SCALAR_BYTES = bytes(set(range(256)) - {*range(0x80, 0xA0), *range(0xC7, 0xCA), *range(0xD4, 0xE0)})
+"""Every byte that does not begin a list, a table or an extension in MessagePack."""
+
+
+def _check_depth(value: object, data: bytes | memoryview) -> None:
+    """Raise DecodeError for containers nested beyond MAX_DEPTH: msgspec's limit is the C stack, far over Python's."""
+    # A quick bound from above, at the speed of C: most messages do not hold that many containers at all.
+    if len(bytes(data).translate(None, _SCALAR_BYTES)) <= MAX_DEPTH:
+        return
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for container in level for child in _children(container)]
+        if not level:
+            return
+    raise DecodeError(f"the value is nested deeper than {MAX_DEPTH} levels")
+
+
+_SEQUENCES = (list, tuple, set, frozenset)
+_LEAVES = frozenset({int, float, str, bool, type(None), bytes})
+
+
+def _children(value: Any) -> list[Any]:
+    kind = type(value)
+    if kind in _LEAVES:
+        return []
+    if kind is dict:
+        return [item for pair in value.items() for item in pair if type(item) not in _LEAVES]
+    if kind in _SEQUENCES:
+        return [item for item in value if type(item) not in _LEAVES]
+    return [parts(value) for base, parts in _PARTS.items() if isinstance(value, base)]
 
 
 def _decode_extension(number: int, data: memoryview, *, allow_calls: bool, buffers: Sequence[memoryview]) -> Any:
@@ -305,7 +361,7 @@ def _decode_extension(number: int, data: memoryview, *, allow_calls: bool, buffe
         raise DecodeError("a call was sent where only values may come from")
     if number in (Ext.NDARRAY, Ext.NUMPY_SCALAR):
         return _decode_array(number, data, buffers)
-    parts = decode_value(data, allow_calls=allow_calls, buffers=buffers)
+    parts = _decode(data, allow_calls, buffers)
     if number in _NESTED_DECODERS:
         return _NESTED_DECODERS[number](parts)
     registered = _REGISTERED_DECODERS.get(Ext(number))
@@ -315,7 +371,7 @@ def _decode_extension(number: int, data: memoryview, *, allow_calls: bool, buffe
 
 
 def _buffer(data: memoryview, buffers: Sequence[memoryview]) -> memoryview:
-    (index,) = struct.unpack("<I", data)
+    index: int = struct.unpack("<I", data)[0]
     if index >= len(buffers):
         raise DecodeError(f"the value refers to buffer {index}, but only {len(buffers)} came with it")
     return buffers[index]
@@ -348,6 +404,26 @@ def _zone(offset_s: float | None) -> datetime.timezone | None:
     return None if offset_s is None else datetime.timezone(datetime.timedelta(seconds=offset_s))
 
 
+def _exactly(kind: type, parts: Any) -> Any:
+    if type(parts) is not kind:
+        raise DecodeError(f"an extension holds {type(parts).__name__} where {kind.__name__} belongs")
+    return parts
+
+
+def _datetime(*parts: Any) -> datetime.datetime:
+    *numbers, fold, offset_s = parts
+    return datetime.datetime(*numbers).replace(tzinfo=_zone(offset_s), fold=fold)
+
+
+def _time(*parts: Any) -> datetime.time:
+    *numbers, fold, offset_s = parts
+    return datetime.time(*numbers).replace(tzinfo=_zone(offset_s), fold=fold)
+
+
+def _timedelta(days: int, seconds: int, microseconds: int) -> datetime.timedelta:
+    return datetime.timedelta(days=days, seconds=seconds, microseconds=microseconds)
+
+
 _FLAT_DECODERS: dict[int, Callable[[memoryview], object]] = {
     Ext.COMPLEX: lambda data: complex(*struct.unpack("<dd", data)),
     Ext.UUID: lambda data: uuid.UUID(bytes=bytes(data)),
@@ -355,12 +431,12 @@ _FLAT_DECODERS: dict[int, Callable[[memoryview], object]] = {
     Ext.SURROGATE_TEXT: lambda data: bytes(data).decode("utf-8", "surrogatepass"),
 }
 _NESTED_DECODERS: dict[int, Callable[[Any], object]] = {
-    Ext.TUPLE: tuple,
-    Ext.SET: set,
-    Ext.FROZENSET: frozenset,
-    Ext.DATETIME: lambda p: datetime.datetime(*p[:7], fold=p[7], tzinfo=_zone(p[8])),
-    Ext.DATE: lambda p: datetime.date(*p),
-    Ext.TIME: lambda p: datetime.time(*p[:4], fold=p[4], tzinfo=_zone(p[5])),
-    Ext.TIMEDELTA: lambda p: datetime.timedelta(days=p[0], seconds=p[1], microseconds=p[2]),
-    Ext.DECIMAL: decimal.Decimal,
+    Ext.TUPLE: lambda p: tuple(_exactly(list, p)),
+    Ext.SET: lambda p: set(_exactly(list, p)),
+    Ext.FROZENSET: lambda p: frozenset(_exactly(list, p)),
+    Ext.DATETIME: lambda p: _datetime(*_exactly(list, p)),
+    Ext.DATE: lambda p: datetime.date(*_exactly(list, p)),
+    Ext.TIME: lambda p: _time(*_exactly(list, p)),
+    Ext.TIMEDELTA: lambda p: _timedelta(*_exactly(list, p)),
+    Ext.DECIMAL: lambda p: decimal.Decimal(_exactly(str, p)),
 }

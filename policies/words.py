@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 WORDS: Mapping[str, str] = {
-    "threads": "Opens pthread_create, epoll and the wake-up pair of an asyncio loop; does not raise the task limit, the CPU "
-    "limit or memory, and opens no process.",
-    "load_libraries": "Opens mapping files as executable memory, which importing C extensions and ctypes need; does not open "
+    "threads": "Opens pthread_create, epoll and the wake-up pair of an asyncio loop; does not raise the limits on "
+    "tasks, CPU or memory, and opens no process.",
+    "load_libraries": "Opens mapping files as executable memory, which C extensions and ctypes need; does not open "
     "writable code, and only files that the worker may read can be mapped.",
-    "writable_code": "Opens memory that is written and then executed (JIT compilers, ctypes callbacks); gives up W^X, so it "
-    "does not stop injected machine code from running, still under every other layer.",
-    "scratch": "Opens creating, writing, renaming and locking files in a private /tmp of scratch_bytes that ends with the "
-    "worker; does not open any file of the host.",
+    "writable_code": "Opens memory that is written and then executed (JIT compilers, ctypes callbacks), so injected "
+    "machine code is no longer stopped from running; every other layer still holds it.",
+    "scratch": "Opens creating, writing, renaming and locking files in a private /tmp of scratch_bytes that ends with "
+    "the worker; does not open any file of the host.",
     "processes": "Opens fork, waiting for children and signals inside the worker's own pid namespace, up to the limit "
     "`processes`; does not open exec of a program or signals to anything outside.",
 }

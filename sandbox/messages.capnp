@@ -19,8 +19,8 @@ struct Message {
   # The command's number; in effect and effectResult the number of the effect. Counts up from 1, never reused.
 
   union {
-    open @1 :Data;            # MessagePack table: policy, paths (template.py)
-    opened @2 :Data;          # MessagePack table: probe, plan digest
+    open @1 :Data;            # MessagePack table: policy, spin (template.py)
+    opened @2 :Data;          # MessagePack table: probe, namespaces (template.py)
     spawn @3 :Spawn;
     spawned @4 :Spawned;
     reaped @5 :Reaped;
@@ -106,5 +106,5 @@ struct Ended {
   stack @5 :Text;             # what faulthandler wrote
   stdoutTail @6 :Data;        # last bytes written to descriptor 1 and 2 directly
   stderrTail @7 :Data;
-  killedByHost @8 :Bool;      # a `kill` message came before the end
+  cause @8 :Text;             # what the supervisor acted on first: "" (nothing), denied_syscall, output_limit, host
 }

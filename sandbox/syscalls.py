@@ -23,6 +23,9 @@ CHANNEL_FD = 3
 REPORT_FD = 4
 """The socket on which the worker hands the seccomp listener to its supervisor; closed before plugin code runs."""
 
+STACK_FD = 5
+"""The pipe into which faulthandler writes the Python stacks of a dying worker."""
+
 _LOW_32 = 0xFFFFFFFF
 _CLONE_VM, _CLONE_THREAD = 0x00000100, 0x00010000
 _CLONE_NEVER = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080 | 0x00802000

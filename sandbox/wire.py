@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +57,7 @@ class ChannelClosed(WireError):
 
 
 class DeadlinePassed(Exception):
-    """No complete frame arrived before the deadline."""
+    """No complete frame came, or none could be sent, before the deadline."""
 
 
 def _fds_needed(kind: str, message: Any) -> int:
@@ -68,7 +69,7 @@ def _fds_needed(kind: str, message: Any) -> int:
 
 
 class Channel:
-    """One end of a stream of frames. Used by one thread at a time.
+    """One end of a stream of frames. Any thread may send; one at a time receives.
 
     max_value_bytes: cap of a value's body and buffers together, either way.
     spin:            first try without blocking for at most 50 µs after activity; only sensible with idle cores.
@@ -78,6 +79,7 @@ class Channel:
         self.socket = sock
         self.max_value_bytes = max_value_bytes
         self.spin = spin
+        self._sending = threading.Lock()
         self._misses = 0
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
@@ -97,21 +99,32 @@ class Channel:
 
     # --- sending
 
-    def send(self, message: Any, fds: Sequence[int] = ()) -> None:
+    def send(self, message: Any, fds: Sequence[int] = (), deadline: float | None = None) -> None:
         """Send one message, and descriptors with it.
 
-        Raises: MessageTooLarge, BrokenPipeError and ConnectionResetError when the other side is gone.
+        deadline: time.monotonic() seconds until when the other side must have made room, or None to wait for ever.
+        Raises: MessageTooLarge, BrokenPipeError and ConnectionResetError when the other side is gone, DeadlinePassed.
         """
         body = message.to_bytes()
         if len(body) > FRAME_BYTES_MAX:
             raise MessageTooLarge(f"a message of {len(body)} bytes is over the frame cap of {FRAME_BYTES_MAX} bytes")
         frame = _HEADER.pack(MAGIC, len(body)) + body
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        sent = self.socket.sendmsg([frame], ancillary)
-        while sent < len(frame):
-            sent += self.socket.sendmsg([memoryview(frame)[sent:]])
+        with self._sending:
+            sent = self._send_some(frame, ancillary, deadline)
+            while sent < len(frame):
+                sent += self._send_some(memoryview(frame)[sent:], [], deadline)
 
-    def send_value(self, kind: str, number: int, packed: values.Packed) -> None:
+    def _send_some(self, data: bytes | memoryview, ancillary: list[Any], deadline: float | None) -> int:
+        if deadline is None:
+            return self.socket.sendmsg([data], ancillary)
+        while True:
+            try:
+                return self.socket.sendmsg([data], ancillary, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._wait(deadline, select.POLLOUT)
+
+    def send_value(self, kind: str, number: int, packed: values.Packed, deadline: float | None = None) -> None:
         """Send a `Value` message (run, effect, effectResult, result); large buffers as sealed memory.
 
         Raises: MessageTooLarge when the value is over max_value_bytes.
@@ -125,12 +138,12 @@ class Channel:
         value = message.init(kind)
         value.body = packed.body
         if not packed.buffers:
-            self.send(message)
+            self.send(message, deadline=deadline)
             return
         value.buffers = [buffer.nbytes for buffer in packed.buffers]
         descriptor = memfd.create(packed.buffers)
         try:
-            self.send(message, [descriptor])
+            self.send(message, [descriptor], deadline)
         finally:
             os.close(descriptor)
 
@@ -151,16 +164,18 @@ class Channel:
             raise WireError(f"a frame starts with {bytes(magic)!r} instead of {MAGIC!r}")
         if not 16 <= length <= FRAME_BYTES_MAX:
             raise WireError(f"a frame says it has {length} bytes; 16 to {FRAME_BYTES_MAX} are allowed")
-        self._start += _HEADER.size
-        self._need(length, deadline)
-        body = bytes(self._view[self._start : self._start + length])
-        self._start += length
+        # Nothing is taken out before the whole frame is there, so that a receive whose deadline passed can be repeated.
+        self._need(_HEADER.size + length, deadline)
+        start = self._start + _HEADER.size
+        body = bytes(self._view[start : start + length])
+        self._start = start + length
         try:
-            message = Message.from_bytes(body, traversal_limit_in_words=_TRAVERSAL_WORDS, nesting_limit=_NESTING_MAX)
+            # from_bytes() would give a context manager, whose message must not outlive it.
+            message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
             needed = _fds_needed(kind, message)
         except Exception as error:
-            raise WireError(f"a frame is not a message: {error}") from error
+            raise WireError(f"a frame is not a message: {str(error):.200}") from error
         self._assign_fds(needed, str(kind))
         return message
 
@@ -178,6 +193,10 @@ class Channel:
             return values.decode_value(body, allow_calls=allow_calls, buffers=self._buffers(lengths, len(body)))
         except DecodeError as error:
             raise WireError(str(error)) from error
+
+    def has_buffered(self) -> bool:
+        """True when bytes of a further message have been read from the socket already: poll would not tell of them."""
+        return self._end > self._start
 
     def take_fds(self) -> list[int]:
         """The descriptors that came with the last message; the caller closes them."""
@@ -240,7 +259,7 @@ class Channel:
         if self.spin and first and self._spin_read(target):
             return
         if deadline is not None:
-            self._wait(deadline)
+            self._wait(deadline, select.POLLIN)
         self._read(target, socket.MSG_CMSG_CLOEXEC)
 
     def _spin_read(self, target: memoryview) -> bool:
@@ -261,13 +280,13 @@ class Channel:
         self._misses += 1
         return False
 
-    def _wait(self, deadline: float) -> None:
+    def _wait(self, deadline: float, event: int) -> None:
+        poller = select.poll()
+        poller.register(self.socket.fileno(), event)
         while True:
             rest_s = deadline - time.monotonic()
             if rest_s <= 0:
                 raise DeadlinePassed
-            poller = select.poll()
-            poller.register(self.socket.fileno(), select.POLLIN)
             if poller.poll(min(rest_s, 86400) * 1000 + 1):
                 return
 

@@ -17,8 +17,8 @@ MACHINE = platform.machine()
 
 # Only calls without a libc wrapper that Debian 12 (glibc 2.36) has. Numbers from 424 on are the same on every architecture.
 _NUMBERS: Mapping[str, Mapping[str, int]] = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "prctl": 157},
-    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "prctl": 167},
+    "x86_64": {"clone": 56, "pivot_root": 155, "seccomp": 317, "prctl": 157, "tgkill": 234},
+    "aarch64": {"clone": 220, "pivot_root": 41, "seccomp": 277, "prctl": 167, "tgkill": 131},
 }
 _COMMON_NUMBERS = {
     "pidfd_send_signal": 424,

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterable
 
+from fxcell.policies.errors import KernelRefused
 from fxcell.sandbox.kernel import libc
 
 # linux/sched.h
@@ -51,9 +52,10 @@ def unshare(names: Iterable[str]) -> None:
     libc.wrapped(f"unshare {' '.join(names)} namespaces", "unshare", _mask(names))
 
 
-def map_self(*, inside_id: int, outside_uid: int, outside_gid: int) -> None:
+def map_self(*, inside_id: int, outside_uid: int, outside_gid: int, proc: int | None = None) -> None:
     """Map one user and one group id into the user namespace this process has just entered.
 
+    proc:    descriptor of a /proc directory, for a process whose root has none.
     Before:  the process is dumpable: /proc/self/uid_map belongs to root otherwise.
     Source:  user_namespaces(7); setgroups must be denied first since Linux 3.19.
     """
@@ -62,8 +64,40 @@ def map_self(*, inside_id: int, outside_uid: int, outside_gid: int) -> None:
         ("uid_map", f"{inside_id} {outside_uid} 1"),
         ("gid_map", f"{inside_id} {outside_gid} 1"),
     ):
-        descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        _write(f"/proc/self/{name}" if proc is None else f"self/{name}", text, proc)
+
+
+def map_for(pid: int, ids: dict[int, int]) -> None:
+    """Map ids (inside -> outside) into the user namespace that process `pid` has entered, as user and as group ids.
+
+    Before:  this process has CAP_SETUID and CAP_SETGID in the parent user namespace.
+    """
+    text = "\n".join(f"{inside} {outside} 1" for inside, outside in ids.items())
+    for name in ("uid_map", "gid_map"):
+        _write(f"/proc/{pid}/{name}", text, None)
+
+
+def _write(path: str, text: str, folder: int | None) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
         try:
             os.write(descriptor, text.encode())
         finally:
             os.close(descriptor)
+    except OSError as error:
+        raise KernelRefused(f"write {text!r} to {path}", error.errno or 0, "write") from error
+
+
+def identities(names: Iterable[str], proc: int | None = None) -> dict[str, int]:
+    """Which namespaces this process is in: name -> inode number, as /proc/self/ns shows it."""
+    found = {}
+    for name in names:
+        file = {"mount": "mnt"}.get(name, name)
+        found[name] = os.stat(f"/proc/self/ns/{file}" if proc is None else f"self/ns/{file}", dir_fd=proc).st_ino
+    return found
+
+
+def set_host_name(name: str) -> None:
+    """Name the host of this UTS namespace."""
+    encoded = name.encode()
+    libc.wrapped("set the host name", "sethostname", encoded, ctypes.c_size_t(len(encoded)))

@@ -106,3 +106,14 @@ def refuse_memory_execution_gain() -> bool:
 def set_process_name(name: str) -> None:
     """What ps and top show for this process (at most 15 bytes)."""
     prctl.set_name(name)
+
+
+def become(uid: int) -> None:
+    """Take this id as user and group, real, effective and saved, and no supplementary groups.
+
+    Before:  CAP_SETUID and CAP_SETGID in this user namespace, and the id mapped in it.
+    After:   capabilities of the old id are gone; dumpable is off, as the kernel does on a change of ids.
+    """
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import os
 import signal
 from collections.abc import Collection
 
@@ -28,3 +30,17 @@ def kill(pidfd: int, number: signal.Signals = signal.SIGKILL) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def signal_thread(process: int, thread: int, number: signal.Signals) -> bool:
+    """Signal one thread of a process; False when it has ended. Source: tgkill(2)."""
+    return libc.syscall_errno("tgkill", process, thread, int(number)) == 0
+
+
+def place_at(wanted: dict[int, int]) -> None:
+    """Give descriptors fixed numbers: target -> source. The sources stay open; the targets survive no exec."""
+    above = max(wanted) + 1
+    lifted = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, above) for target, source in wanted.items()}
+    for target, copy in lifted.items():
+        os.dup2(copy, target, inheritable=False)
+        os.close(copy)

@@ -1,0 +1,13 @@
+"""Who asks, supervises and judges: everything on the trusted side, in the user's own process.
+
+Reading order: runtime (`| run`), registry (handles to sessions), sessions (one worker), templates and launcher (where
+workers come from), cgroups, broker and effects/ (what workers may ask for), diagnose (why one died), plugins (files and
+folders as calls), commands/ (the command line).
+"""
+
+
+def shutdown() -> None:
+    """Stop every worker and template of this process and wait until nothing is left. The next use starts afresh."""
+    from fxcell.host import registry
+
+    registry.shutdown()

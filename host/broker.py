@@ -1,0 +1,171 @@
+"""The broker: a worker asks for an effect, the broker judges it, performs it, records it, answers.
+
+    worker --FX value--> perform: rules -> budget -> deadline -> handler -> record --result or outcome--> worker
+
+One broker belongs to one worker, and one thread at a time uses it. What it holds about the past (records, last_effect,
+open_effect, last_denial) is evidence for WorkerCrash and the audit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from fxcell.host.effects import HANDLERS
+from fxcell.host.effects.basic import visible
+from fxcell.host.effects.context import Context
+from fxcell.policies import rules
+from fxcell.policies.effects import Effect
+from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
+from fxcell.policies.policy import Policy
+
+__all__ = ["Broker", "Context", "EffectRecord", "perform_locally"]
+
+_MAX_DETAIL_CHARACTERS = 200
+_log = logging.getLogger("fxcell.broker")
+
+
+@dataclass(frozen=True, slots=True)
+class EffectRecord:
+    """One effect that a worker asked for.
+
+    number:  1 for the worker's first.              outcome: done, denied, failed or cancelled.
+    detail:  what was asked, and unless it was done why not; one visible line.
+    seconds: from the question to the answer.
+    """
+
+    number: int
+    effect: str
+    outcome: str
+    detail: str
+    started_unix_s: float
+    seconds: float
+
+
+class Broker:
+    """Performs the effects of one worker under its policy.
+
+    performed:   effects handed to a handler during this command, whatever came of them: above 0, never replay it.
+    last_denial: the last EffectDenied of this command, or None.
+    """
+
+    def __init__(self, policy: Policy, worker: str, *, history: int = 256) -> None:
+        self.policy = policy
+        self.worker = worker
+        self.records: deque[EffectRecord] = deque(maxlen=history)
+        self.last_effect: str | None = None
+        self.open_effect: str | None = None
+        self.performed = 0
+        self.last_denial: EffectDenied | None = None
+        self._calls: dict[str, int] = {}
+        self._number = 0
+
+    def begin_command(self) -> None:
+        """Reset what is counted per command."""
+        self.performed = 0
+        self.last_denial = None
+        self._calls.clear()
+
+    def perform(self, effect: Effect, context: Context) -> Any:
+        """Judge, perform and record one effect; answer its result.
+
+        Before: context.policy is the broker's own.
+        Raises: EffectDenied - the rules, or a budget that is used up. EffectFailed - the handler could not.
+        """
+        if context.policy is not self.policy:  # None would mean the host's own authority
+            raise InternalError(f"an effect of worker {self.worker} came with another policy than the worker's")
+        name = effect.effect_name
+        self._number += 1
+        self.last_effect = self.open_effect = name
+        started_unix_s, started = time.time(), time.perf_counter()
+        outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
+        try:
+            rules.check(self.policy, effect)
+            self._spend(name)
+            result = _handle(effect, context)
+            outcome = "done"
+        except EffectDenied as denied:
+            self.last_denial = denied
+            outcome, reason = "denied", denied.rule
+            raise
+        except EffectFailed as failed:
+            outcome = "cancelled" if failed.kind == "cancelled" else "failed"
+            reason = f"{failed.kind}: {failed.message}"
+            raise
+        finally:
+            self.open_effect = None
+            detail = _summary(effect)
+            if reason:
+                detail = f"{detail} - {visible(reason)}" if detail else visible(reason)
+            seconds = time.perf_counter() - started
+            self.records.append(EffectRecord(self._number, name, outcome, detail, started_unix_s, seconds))
+        return result
+
+    def _spend(self, name: str) -> None:
+        """Count one effect. Raises EffectDenied naming the budget that has no room for it."""
+        total, limit = self.performed, self.policy.limits.effects
+        if total >= limit:
+            rule = f"the command has used up limits.effects = {limit}, the budget for all its effects"
+            raise EffectDenied(name, None, rule, self.policy.name, f"limits.effects = {max(limit * 2, 1)}")
+        used, allowed = self._calls.get(name, 0), rules.calls_allowed(self.policy, name)
+        if used >= allowed:
+            rule = f"the command has used up effects.{name}.max_calls = {allowed}"
+            raise EffectDenied(name, None, rule, self.policy.name, f"effects.{name}.max_calls = {allowed * 2}")
+        self._calls[name] = used + 1
+        self.performed = total + 1
+
+
+def perform_locally(effect: Effect, context: Context) -> Any:
+    """Perform an effect of the host for itself: the same handlers, no rules and no budget.
+
+    Before: context.policy is None.
+    Raises: EffectFailed.
+    """
+    return _handle(effect, context)
+
+
+def _handle(effect: Effect, context: Context) -> Any:
+    """Call the handler; nothing but EffectDenied and EffectFailed comes out of it, and nothing after the deadline."""
+    name = effect.effect_name
+    handler = HANDLERS.get(name)
+    if handler is None:
+        raise EffectFailed(name, "no_handler", "this host has no handler for it; see fxcell.host.effects.register")
+    if not math.isfinite(context.deadline) or time.monotonic() >= context.deadline:
+        raise EffectFailed(name, "timeout", "the command's deadline was over before it began")
+    try:
+        result = handler(effect, context)
+    except (EffectDenied, EffectFailed):
+        raise
+    except Exception as error:
+        # The text and the traceback can hold host paths and whatever the plugin sent: the log gets both, line by line
+        # made harmless; the plugin gets neither.
+        lines = "\n".join(visible(line) for line in traceback.format_exc().splitlines())
+        _log.error("the handler of FX.%s failed for worker %s\n%s", name, context.worker, lines)
+        raise EffectFailed(name, "internal", "the host's handler failed; the host's log says why") from error
+    if time.monotonic() >= context.deadline:
+        raise EffectFailed(name, "timeout", "the command's deadline passed while it was performed")
+    return result
+
+
+def _summary(effect: Effect) -> str:
+    """The fields in one visible line, cut; its cost does not grow with the size of the values."""
+    if not effect.effect_fields:
+        return ""
+    shown = ", ".join(f"{name}={_brief(getattr(effect, name))}" for name in effect.effect_fields)
+    return visible(shown[:_MAX_DETAIL_CHARACTERS])
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value[:_MAX_DETAIL_CHARACTERS])
+    if value is None or isinstance(value, bool | float):
+        return repr(value)
+    if isinstance(value, int):
+        return str(value) if value.bit_length() <= 256 else f"int of {value.bit_length()} bits"
+    size = f" of {len(value)}" if hasattr(value, "__len__") else ""
+    return f"{type(value).__name__}{size}"

@@ -1,0 +1,104 @@
+"""ReadFile: one regular file below a granted directory, opened so that neither link nor race leads elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from fxcell.host.effects.context import Context, Pace, pace_of
+from fxcell.host.effects.openat2 import open_beneath
+from fxcell.policies import rules
+from fxcell.policies.builtin import ReadFile
+from fxcell.policies.errors import EffectFailed
+from fxcell.policies.file_rule import FileRule
+
+HOST_MAX_BYTES = 1024 * 1024 * 1024
+"""The cap where no policy gives one: a file that the host reads for itself."""
+
+_CHUNK_BYTES = 1024 * 1024
+# O_NONBLOCK: should the path become a FIFO between look and open, the open does not wait for a writer.
+_READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+_KINDS = {
+    errno.ENOENT: ("not_found", "there is no such file"),
+    errno.ENOTDIR: ("not_found", "a part of the path is not a directory"),
+    errno.ENAMETOOLONG: ("not_found", "the name is too long"),
+    errno.ELOOP: ("permission", "a symbolic link is in the path, and none is followed"),
+    errno.EXDEV: ("permission", "the path leads out of the granted directory"),
+    errno.EACCES: ("permission", "the host may not read it"),
+    errno.EPERM: ("permission", "the host may not read it"),
+    errno.ENXIO: ("not_regular", "it is not a regular file"),
+    errno.ENODEV: ("not_regular", "it is not a regular file"),
+    errno.ENOSYS: ("unsupported", "this needs openat2(2), which Linux has since 5.6"),
+}
+
+
+def perform_read_file(effect: ReadFile, context: Context) -> bytes:
+    """Answer the whole file; it is read once and never longer than the cap, even while another process appends to it.
+
+    Raises: EffectFailed - not_found, not_regular, too_large, permission, bad_request, unsupported, timeout, cancelled.
+            The texts name the path as the plugin gave it, nothing else of the host.
+    """
+    pace = pace_of(effect, context)
+    pace.check()
+    try:
+        descriptor, max_bytes = _open(effect, context)
+        try:
+            return _read(descriptor, max_bytes, effect, pace)
+        finally:
+            os.close(descriptor)
+    except (ValueError, UnicodeError) as error:
+        raise _failed(effect, "bad_request", "no file can have this name") from error
+    except OSError as error:
+        number = error.errno or 0
+        kind, text = _KINDS.get(number, ("permission", f"the kernel said {errno.errorcode.get(number, number)}"))
+        raise _failed(effect, kind, text) from error
+
+
+def _open(effect: ReadFile, context: Context) -> tuple[int, int]:
+    """A descriptor of the file, which is regular, and the cap for its size."""
+    if context.policy is None:
+        return _checked(os.open(effect.path, _READ_FLAGS), effect), HOST_MAX_BYTES
+    rule = context.policy.effects["ReadFile"]
+    assert isinstance(rule, FileRule)
+    root, relative = rules.granted_root(context.policy, effect.path)
+    path = os.fsencode(relative) or b"."
+    if b"\0" in path:
+        raise ValueError("NUL byte")
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # A look first: opening a FIFO would wake its writer, opening a device can do anything.
+        os.close(_checked(open_beneath(directory, path, os.O_PATH), effect))
+        return _checked(open_beneath(directory, path, _READ_FLAGS), effect), rule.max_bytes
+    finally:
+        os.close(directory)
+
+
+def _checked(descriptor: int, effect: ReadFile) -> int:
+    """The descriptor, when it is of a regular file; otherwise it is closed. Raises EffectFailed(not_regular)."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _failed(effect, "not_regular", "it is not a regular file")
+    return descriptor
+
+
+def _read(descriptor: int, max_bytes: int, effect: ReadFile, pace: Pace) -> bytes:
+    # st_size is 0 for files of /proc and grows for a log, so what is read counts as well.
+    if os.fstat(descriptor).st_size > max_bytes:
+        raise _too_large(effect, max_bytes)
+    content = bytearray()
+    while piece := os.read(descriptor, min(_CHUNK_BYTES, max_bytes + 1 - len(content))):
+        content += piece
+        if len(content) > max_bytes:
+            raise _too_large(effect, max_bytes)
+        pace.check()
+    return bytes(content)
+
+
+def _too_large(effect: ReadFile, max_bytes: int) -> EffectFailed:
+    return _failed(effect, "too_large", f"it is over {max_bytes} bytes")
+
+
+def _failed(effect: ReadFile, kind: str, text: str) -> EffectFailed:
+    return EffectFailed("ReadFile", kind, f"{effect.path!r:.200}: {text}")

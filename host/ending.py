@@ -1,0 +1,215 @@
+"""What the host holds of one worker (sockets, pidfd, cgroup), and how it lets go of it: always completely.
+
+    end()     a worker that died or must die: report, pidfd, cgroup -> Facts -> reason
+    close()   a worker that nobody wants an explanation for
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fxcell.host import cgroups
+from fxcell.host.diagnose import Facts, HostCause, diagnose
+from fxcell.host.templates import Template
+from fxcell.policies.crash import DeniedSyscall, Reason, ResourceUse
+from fxcell.policies.errors import IsolationUnavailable
+from fxcell.policies.policy import Policy
+from fxcell.sandbox import wire
+from fxcell.sandbox.kernel import cgroup, processes
+
+_REPORT_PATIENCE_S = 2.0
+_END_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one worker ended: the verdict and what it rests on."""
+
+    reason: Reason
+    detail: str
+    facts: Facts
+    stack: str
+    stdout_tail: str
+    stderr_tail: str
+    user_s: float
+    system_s: float
+    peak_bytes: int
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that ended the worker, if one did."""
+        status = self.facts.status
+        return os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The worker's exit status, if it exited."""
+        status = self.facts.status
+        return os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
+
+    def use(self, wall_s: float) -> ResourceUse:
+        """The worker's use of resources."""
+        return ResourceUse(self.user_s, self.system_s, wall_s, self.peak_bytes)
+
+
+class Handles:
+    """The host's ends of one worker."""
+
+    def __init__(self, policy: Policy, group: cgroup.Group | None) -> None:
+        self._policy = policy
+        self.group = group
+        self.pid = 0
+        self.pidfd = -1
+        self.stop_requested = False
+        self._ended: Any = None
+        ours, self._worker_end = socket.socketpair()
+        report, self._supervisor_end = socket.socketpair()
+        self.channel = wire.Channel(ours, max_value_bytes=policy.limits.message_bytes)
+        self.report = wire.Channel(report, max_value_bytes=wire.FRAME_BYTES_MAX)
+
+    @classmethod
+    def make(cls, policy: Policy) -> Handles:
+        """The cgroup and the sockets of a worker to come. Raises IsolationUnavailable, OSError."""
+        group = cgroups.group_for(policy.limits)
+        try:
+            return cls(policy, group)
+        except BaseException:
+            if group is not None:
+                group.remove()
+            raise
+
+    def spawn(self, template: Template, deadline: float) -> None:
+        """Have the worker forked. Raises as Template.spawn."""
+        procs = self.group.open_procs() if self.group is not None else []
+        try:
+            spawned = template.spawn([self._worker_end.fileno(), self._supervisor_end.fileno(), *procs], deadline)
+        finally:
+            for descriptor in procs:
+                os.close(descriptor)
+            self._worker_end.close()
+            self._supervisor_end.close()
+        self.pid, self.pidfd = spawned.pid, spawned.pidfd
+        from fxcell.host.templates import spinning_helps
+
+        self.channel.spin = spinning_helps()
+
+    def check_cgroup(self) -> None:
+        """Raise IsolationUnavailable if the worker is not in the group that was made for it."""
+        if self.group is not None and not self.group.members():
+            raise IsolationUnavailable("limits", "the worker did not enter its cgroup", "report this with your cgroup set-up")
+
+    def gone_within(self, seconds: float) -> bool:
+        """Wait at most that long for the worker's end of the channel to close; True when it did."""
+        poller = select.poll()
+        poller.register(self.channel.fileno(), 0)  # POLLHUP and POLLERR come unasked
+        return bool(poller.poll(seconds * 1000))
+
+    def note_ended(self, message: Any) -> None:
+        """Keep a report that came where another message was expected."""
+        if message.which() == "ended":
+            self._ended = message.ended
+
+    def kill(self) -> bool:
+        """End the supervisor and with it everything in its pid namespace; False when it had ended already."""
+        return self.pidfd >= 0 and processes.kill(self.pidfd, signal.SIGKILL)
+
+    def end(self, template: Template, cause: HostCause | None, *, ready: bool, mid_frame: bool, memory_error: bool) -> End:
+        """Find out how the worker ended, ending it first when `cause` says so, and let go of it."""
+        if cause is not None or memory_error:
+            with_stack = cause is not None and cause.reason in (Reason.DEADLINE, Reason.CPU_LIMIT)
+            message = wire.Message.new_message()
+            message.init("kill").withStack = with_stack
+            with contextlib.suppress(OSError, wire.DeadlinePassed):
+                self.report.send(message, deadline=time.monotonic() + 0.1)
+        self._await_report()
+        if cause is None and self.stop_requested:
+            cause = HostCause(Reason.STOPPED, "it was stopped by this host while it worked")
+        supervisor_status = self._let_go(template)
+        facts = self._facts(cause, ready=ready, mid_frame=mid_frame, memory_error=memory_error, supervisor_status=supervisor_status)
+        if self._ended is None and not ready:
+            facts = replace(facts, last_words=template.last_words())
+        self._remove_group()
+        reason, detail = diagnose(facts)
+        ended = self._ended
+        peak = self._peak
+        if ended is None:
+            return End(reason, detail, facts, "", "", "", 0.0, 0.0, peak)
+        return End(
+            reason, detail, facts, _text(ended.stack.encode()), _text(ended.stdoutTail), _text(ended.stderrTail),
+            ended.use.userS, ended.use.systemS, max(peak, ended.use.peakBytes),
+        )  # fmt: skip
+
+    def close(self, template: Template) -> None:
+        """End the worker if it lives, and leave nothing behind."""
+        self._worker_end.close()
+        self._supervisor_end.close()
+        self.kill()
+        self._let_go(template)
+        self._remove_group()
+
+    def _await_report(self) -> None:
+        end = time.monotonic() + _REPORT_PATIENCE_S
+        with contextlib.suppress(wire.WireError, wire.DeadlinePassed, OSError):
+            while self._ended is None:
+                self.note_ended(self.report.receive(end))
+
+    def _let_go(self, template: Template) -> int | None:
+        """Wait until supervisor and worker are gone; answer the supervisor's status."""
+        status = None
+        if self.pidfd >= 0:
+            poller = select.poll()
+            poller.register(self.pidfd, select.POLLIN)
+            # A supervisor that has sent its report ends by itself.
+            if self._ended is None or not poller.poll(1000):
+                self.kill()
+            poller.poll(_END_PATIENCE_S * 1000)
+            reaped = template.reaped(self.pid, time.monotonic() + _END_PATIENCE_S)
+            status = None if reaped is None else reaped.status
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self.channel.close()
+        self.report.close()
+        return status
+
+    def _facts(self, cause: HostCause | None, *, ready: bool, mid_frame: bool, memory_error: bool, supervisor_status: int | None) -> Facts:
+        ended = self._ended
+        limit = f"{self._policy.limits.memory_bytes / 2**20:g} MiB ({cgroups.describe_memory(self.group)})"
+        kills = self.group.oom_kills() if self.group is not None else 0
+        common: dict[str, Any] = {
+            "ready": ready, "host_cause": cause, "memory_kills": kills, "memory_error": memory_error, "memory_limit": limit,
+            "mid_frame": mid_frame, "supervisor_status": supervisor_status,
+        }  # fmt: skip
+        if ended is None:
+            return Facts(**common)
+        return Facts(
+            supervisor_cause=str(ended.cause), status=ended.status, denied=_denied(ended), last_words=_text(ended.stderrTail), **common
+        )
+
+    _peak = 0
+
+    def _remove_group(self) -> None:
+        if self.group is not None:
+            self._peak = self.group.peak_bytes()
+            self.group.remove()
+            self.group = None
+
+
+def _denied(ended: Any) -> DeniedSyscall | None:
+    if ended.deniedNumber < 0:
+        return None
+    from fxcell.sandbox.filter import syscall_name
+
+    return DeniedSyscall(
+        syscall_name(ended.deniedNumber), ended.deniedNumber, tuple(ended.deniedArguments), f"{ended.deniedArchitecture:#x}"
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")

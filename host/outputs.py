@@ -1,0 +1,50 @@
+"""What a worker prints: counted, kept as a tail for the evidence, and shown where the policy grants FX.Print."""
+
+from __future__ import annotations
+
+import sys
+
+from fxcell.host.effects.basic import visible
+from fxcell.policies.policy import Policy
+
+_TAIL_BYTES = 8 * 1024
+
+
+class Outputs:
+    """The two streams of one worker. print() is FX.Print by another spelling: without that grant nothing is shown."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._shown = "Print" in policy.effects
+        self._left_bytes = policy.limits.output_bytes
+        self._tails = {1: b"", 2: b""}
+        self._partial = {1: b"", 2: b""}
+
+    def add(self, stream: int, data: bytes) -> bool:
+        """Take a chunk; False when the worker has now written more than it may."""
+        number = 2 if stream == 2 else 1
+        self._left_bytes -= len(data)
+        self._tails[number] = (self._tails[number] + data)[-_TAIL_BYTES:]
+        if self._left_bytes < 0:
+            return False
+        if self._shown:
+            *lines, self._partial[number] = (self._partial[number] + data).split(b"\n")
+            for line in lines:
+                _write(line.decode("utf-8", "backslashreplace"), number)
+        return True
+
+    def line(self, text: str) -> None:
+        """One line of FX.Print, escaped already."""
+        _write(text, 1)
+
+    def tail(self, stream: int) -> str:
+        """The last of what came, as text."""
+        return self._tails[stream].decode("utf-8", "backslashreplace")
+
+
+def _write(text: str, stream: int) -> None:
+    target = sys.stderr if stream == 2 else sys.stdout
+    try:
+        target.write(visible(text) + "\n")
+        target.flush()
+    except (OSError, ValueError, AttributeError, UnicodeError):
+        pass  # the host's own stream is closed or cannot show it: no reason to fail a plugin

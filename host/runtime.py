@@ -1,0 +1,92 @@
+"""`run` in the host process: what performs FX values here, starts workers, and sends commands to them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from fxcell.host import broker, registry
+from fxcell.host.effects.context import Context
+from fxcell.host.outputs import Outputs
+from fxcell.policies import builtin
+from fxcell.policies.effects import Effect
+from fxcell.policies.errors import EffectError
+from fxcell.policies.loader import load_policy
+from fxcell.policies.policy import Policy
+from fxcell.policies.running import Runner
+
+_LOCAL_DEADLINE_S = 24 * 3600.0
+"""Seconds an effect may take that the host performs for itself: nothing waits for ever."""
+
+_SUBMIT_THREADS = 64
+
+
+class HostRunner(Runner):
+    """`value | run`, `run(value)`, `run.outcome(value)`, `run.submit(value)`, `await run.aio(value)`."""
+
+    def perform(self, effect: Effect) -> Any:
+        """Perform one effect with the host's own authority; worker-process effects act on this host's workers."""
+        act = _WORKER_EFFECTS.get(type(effect))
+        if act is not None:
+            return act(effect)
+        context = Context("host", None, time.monotonic() + _LOCAL_DEADLINE_S, _sleep, _host_output().line)
+        return broker.perform_locally(effect, context)
+
+    def submit(self, value: Any) -> Future[Any]:
+        """Run a value in a thread of this host; the Future has its result or raises its outcome."""
+        return _threads().submit(self, value)
+
+    def aio(self, value: Any) -> Awaitable[Any]:
+        """`await run.aio(value)`: the same for asyncio, without blocking the loop."""
+        return asyncio.get_running_loop().run_in_executor(_threads(), self, value)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_SUBMIT_THREADS, thread_name_prefix="fxcell-run")
+
+
+@functools.cache
+def _host_output() -> Outputs:
+    return Outputs(Policy(effects={"Print": True}))  # type: ignore[dict-item]
+
+
+def _sleep(seconds: float) -> bool:
+    threading.Event().wait(seconds)
+    return False
+
+
+def _start(effect: builtin.StartWorkerProcess) -> Any:
+    return registry.start(load_policy(effect.policy))
+
+
+def _send(effect: builtin.SendCommandToWorkerProcess) -> Any:
+    deadline_s = effect.deadline_s
+    if deadline_s is not None and not (math.isfinite(deadline_s) and deadline_s > 0):
+        raise EffectError(f"FX.SendCommandToWorkerProcess.deadline_s must be a finite number above 0, got {deadline_s}")
+    return registry.command(effect.process, effect.command, deadline_s)
+
+
+def _stop(effect: builtin.StopWorkerProcess) -> None:
+    registry.stop(effect.process)
+
+
+def _list(_effect: builtin.ListWorkerProcesses) -> list[dict[str, Any]]:
+    return registry.list_living()
+
+
+_WORKER_EFFECTS: dict[type[Effect], Callable[[Any], Any]] = {
+    builtin.StartWorkerProcess: _start,
+    builtin.SendCommandToWorkerProcess: _send,
+    builtin.StopWorkerProcess: _stop,
+    builtin.ListWorkerProcesses: _list,
+}
+
+run = HostRunner()
+"""The one runner of this process."""

@@ -1,0 +1,281 @@
+"""A session: one worker from start to end, commands one at a time.
+
+    start      cgroup -> sockets -> template.spawn -> listening (supervisor) -> hello (worker), Enforced checked
+    command    define* -> run -> { output | effect -> broker -> effectResult }* -> result | failure
+    end        kill or notice -> the supervisor's report -> pidfd ready -> cgroup read and removed -> diagnose
+
+Whatever the worker sends that is not the next thing in this order ends it as a protocol violation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import threading
+import time
+from typing import Any, NoReturn
+
+from fxcell.host import broker as brokers
+from fxcell.host import cgroups, ending, templates, watching
+from fxcell.host.diagnose import HostCause
+from fxcell.host.effects.context import Context
+from fxcell.host.outputs import Outputs
+from fxcell.policies import values
+from fxcell.policies.calls import Definition
+from fxcell.policies.crash import Evidence, Reason, WorkerCrash
+from fxcell.policies.effects import Effect, WorkerProcess
+from fxcell.policies.errors import (
+    DecodeError, EffectDenied, EffectFailed, EncodeError, MessageTooLarge, OutcomeError, PluginError, WorkerStopped,
+)  # fmt: skip
+from fxcell.policies.policy import Policy
+from fxcell.sandbox import enforced, wire
+from fxcell.sandbox.worker import PROTOCOL
+
+_numbers = itertools.count(1)
+
+
+class Session:
+    """One worker. Safe from many threads: commands wait for each other."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Start a worker and check what it says it is locked down by.
+
+        Raises: IsolationUnavailable; WorkerCrash(start_failed). Nothing is left then.
+        """
+        self.policy = policy
+        self.process = WorkerProcess(f"w{next(_numbers)}-{os.getpid()}-{os.urandom(3).hex()}")
+        self.started_unix_s = time.time()
+        self.started_s = time.monotonic()
+        self.commands = 0
+        self.layers: tuple[str, ...] = ()
+        self.ended: str | None = None
+        self.busy = False
+        self.broker = brokers.Broker(policy, self.process.id)
+        self.outputs = Outputs(policy)
+        self._turn = threading.Lock()
+        self._known: dict[str, Definition] = {}
+        self._effects_seen = 0
+        self._command_digest = self._plugin_digest = ""
+        deadline = self.started_s + policy.limits.start_s
+        self._template = templates.template_for(policy)
+        self._handles = ending.Handles.make(policy)
+        try:
+            self._handles.spawn(self._template, deadline)
+            self.channel = self._handles.channel
+            self._greet(deadline)
+        except WorkerCrash as crash:
+            self._handles.close(self._template)
+            raise WorkerCrash(crash.reason, crash.detail, crash.evidence) from crash
+        except BaseException:
+            self._handles.close(self._template)
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process id of the worker's supervisor, as the host sees it."""
+        return self._handles.pid
+
+    @property
+    def state(self) -> str:
+        """idle, busy, or ended."""
+        return "ended" if self.ended else "busy" if self.busy else "idle"
+
+    # --- start
+
+    def _greet(self, deadline: float) -> None:
+        try:
+            listening = self._handles.report.receive(deadline)
+            if listening.which() != "listening":
+                self._handles.note_ended(listening)
+                self._die(None, ready=False)
+            hello = self.channel.receive(deadline)
+            if hello.which() != "hello" or hello.hello.protocol != PROTOCOL:
+                self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"the worker greeted with {hello.which()}"), ready=False)
+        except wire.ChannelClosed as closed:
+            self._die(None, ready=False, mid_frame=closed.mid_frame)
+        except wire.WireError as error:
+            self._die(HostCause(Reason.PROTOCOL_VIOLATION, str(error)), ready=False)
+        except wire.DeadlinePassed:
+            self._die(HostCause(Reason.DEADLINE, f"not ready within {self.policy.limits.start_s} s"), ready=False)
+        self.layers = enforced.check(
+            self._template.plan, self.policy.limits, hello.hello.enforced, outside=self._template.outside,
+            in_memory_cgroup=self._handles.group is not None,
+        )  # fmt: skip
+        self._handles.check_cgroup()
+
+    # --- commands
+
+    def command(self, value: Any, deadline_s: float | None = None) -> Any:
+        """Run a value in the worker and answer its result.
+
+        deadline_s: seconds; more than the policy's wall_s counts as wall_s.
+        Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped.
+        """
+        packed = values.pack(value)
+        with self._turn:
+            if self.ended:
+                raise WorkerStopped(f"worker {self.process.id} is gone: {self.ended}. Start a new one: FX.StartWorkerProcess() | run")
+            limits = self.policy.limits
+            seconds = limits.wall_s if deadline_s is None else min(deadline_s, limits.wall_s)
+            self.commands += 1
+            self.busy = True
+            try:
+                return self._run(packed, time.monotonic() + seconds, seconds)
+            finally:
+                self.busy = False
+
+    def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+        number = self.commands
+        self.broker.begin_command()
+        self._command_digest, self._plugin_digest = "", ""
+        try:
+            for definition in packed.definitions.values():
+                self._define(definition, deadline)
+            self.channel.send_value("run", number, packed, deadline)
+            message = self._serve_until_answer(number, deadline)
+            if message.which() == "result":
+                return self.channel.value_of(message.result, allow_calls=False)
+            return self._raise_failure(message.failure)
+        except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError) as closed:
+            self._name_command(packed)
+            self._die(None, mid_frame=getattr(closed, "mid_frame", False))
+        except wire.WireError as error:
+            self._name_command(packed)
+            self._die(HostCause(Reason.PROTOCOL_VIOLATION, str(error)))
+        except wire.DeadlinePassed:
+            self._name_command(packed)
+            self._die(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s"))
+        except _Verdict as verdict:
+            self._name_command(packed)
+            self._die(verdict.cause, memory_error=verdict.memory_error)
+        except (OutcomeError, MessageTooLarge, EncodeError, DecodeError):
+            raise
+        except BaseException:
+            # Ctrl-C in the caller, or a bug of ours: the worker's state is unknown, it cannot be used again.
+            with contextlib.suppress(WorkerCrash):
+                self._die(HostCause(Reason.STOPPED, "the caller was interrupted"))
+            raise
+
+    def _define(self, definition: Definition, deadline: float) -> None:
+        if definition.digest in self._known:
+            return
+        if not definition.code:
+            raise EncodeError(f"the code of {definition.name} is not in this process, so the call cannot be sent")
+        message = wire.Message.new_message()
+        define = message.init("define")
+        define.digest, define.name, define.code = definition.digest, definition.name, definition.code
+        self.channel.send(message, deadline=deadline)
+        self._known[definition.digest] = definition
+
+    def _serve_until_answer(self, number: int, deadline: float) -> Any:
+        clock = watching.CpuWatch(self._handles.pid, self.policy.limits)
+        while True:
+            try:
+                message = self.channel.receive(min(deadline, clock.next_look))
+            except wire.DeadlinePassed:
+                if time.monotonic() >= deadline:
+                    raise
+                used = clock.look()
+                if used is not None:
+                    raise _Verdict(HostCause(Reason.CPU_LIMIT, used)) from None
+                continue
+            kind = message.which()
+            if kind in ("result", "failure"):
+                if message.id != number:
+                    raise wire.WireError(f"an answer to command {message.id} came while command {number} was running")
+                return message
+            if kind == "effect":
+                self._effect(message, deadline)
+            elif kind == "output":
+                if not self.outputs.add(message.output.stream, message.output.data):
+                    raise _Verdict(HostCause(Reason.OUTPUT_LIMIT, f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output"))
+            else:
+                raise wire.WireError(f"the worker sent {kind}, which only hosts send")
+
+    def _effect(self, message: Any, deadline: float) -> None:
+        self._effects_seen += 1
+        number = message.id
+        if number != self._effects_seen:
+            raise wire.WireError(f"effect {number} came where effect {self._effects_seen} was next")
+        effect = self.channel.value_of(message.effect, allow_calls=False)
+        if not isinstance(effect, Effect):
+            raise wire.WireError(f"an effect message holds a {type(effect).__name__}")
+        context = Context(self.process.id, self.policy, deadline, self._handles.gone_within, self.outputs.line)
+        try:
+            packed = values.pack(self.broker.perform(effect, context))
+            self.channel.send_value("effectResult", number, packed, deadline)
+        except (EffectDenied, EffectFailed) as refusal:
+            self._refuse_effect(number, refusal, deadline)
+        except (EncodeError, MessageTooLarge) as error:
+            self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
+
+    def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:
+        import msgspec
+
+        message = wire.Message.new_message(id=number)
+        failure = message.init("failure")
+        failure.kind = "denied" if isinstance(refusal, EffectDenied) else "failed"
+        details = {key: value for key, value in vars(refusal).items() if isinstance(value, str | None)}
+        failure.details = msgspec.msgpack.encode(details)
+        self.channel.send(message, deadline=deadline)
+
+    def _raise_failure(self, failure: Any) -> NoReturn:
+        kind, type_name = str(failure.kind), str(failure.typeName)
+        if kind == "memory":
+            raise _Verdict(None, memory_error=True)
+        # What was denied is told from our own record: the worker could say anything.
+        if kind == "denied" and self.broker.last_denial is not None:
+            raise self.broker.last_denial
+        raise PluginError(type_name[:200], str(failure.message)[:4100], str(failure.traceback)[:16100])
+
+    # --- end
+
+    def stop(self) -> None:
+        """End the worker, whatever it is doing, and wait until nothing of it is left."""
+        if not self.ended:
+            # A command in another thread notices that its worker is gone, and tells its caller why.
+            self._handles.stop_requested = True
+            self._handles.kill()
+        with self._turn:
+            if not self.ended:
+                self.ended = "it was stopped"
+                self._handles.close(self._template)
+
+    def _die(self, cause: HostCause | None, *, ready: bool = True, mid_frame: bool = False, memory_error: bool = False) -> NoReturn:
+        """Collect the evidence, leave nothing behind, raise WorkerCrash."""
+        end = self._handles.end(self._template, cause, ready=ready, mid_frame=mid_frame, memory_error=memory_error)
+        evidence = Evidence(
+            worker=self.process.id,
+            signal=end.signal,
+            exit_code=end.exit_code,
+            syscall=end.facts.denied,
+            python_stack=end.stack,
+            resources=end.use(time.monotonic() - self.started_s),
+            stdout_tail=self.outputs.tail(1) + end.stdout_tail,
+            stderr_tail=self.outputs.tail(2) + end.stderr_tail,
+            last_effect=self.broker.last_effect,
+            open_effect=self.broker.open_effect,
+            effects_performed=self.broker.performed,
+            command=self._command_digest,
+            plugin=self._plugin_digest,
+            policy=self.policy.digest[:12],
+            layers=self.layers,
+        )
+        crash = WorkerCrash(end.reason, end.detail, evidence)
+        self.ended = f"it crashed ({crash})"
+        raise crash
+
+    def _name_command(self, packed: values.Packed) -> None:
+        self._command_digest = hashlib.sha256(packed.body).hexdigest()[:12]
+        self._plugin_digest = ",".join(digest[:12] for digest in packed.definitions)
+
+
+class _Verdict(Exception):
+    """This host decided to end the worker."""
+
+    def __init__(self, cause: HostCause | None, *, memory_error: bool = False) -> None:
+        super().__init__(cause.detail if cause else "out of memory")
+        self.cause = cause
+        self.memory_error = memory_error

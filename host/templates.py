@@ -1,0 +1,215 @@
+"""Templates as the host sees them: starting one per policy, asking it for workers, hearing which of its children ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+import fxcell
+from fxcell.host import launcher
+from fxcell.policies.crash import Evidence, Reason, WorkerCrash
+from fxcell.policies.errors import IsolationUnavailable
+from fxcell.policies.policy import Policy
+from fxcell.sandbox import plan, wire
+from fxcell.sandbox.kernel import namespaces
+from fxcell.sandbox.plan import Plan
+from fxcell.sandbox.probe import Probe
+
+START_S = 30.0
+"""Seconds a template may take to import what it preloads; slow disks and large libraries included."""
+
+_BOOTSTRAP = """
+import sys
+try:
+    import fxcell
+except ImportError:
+    sys.path.append(sys.argv[2])
+from fxcell.sandbox.template import main
+main(int(sys.argv[1]))
+"""
+# One thread per library: a pool of threads per core, started at import, would break every fork.
+_ENVIRONMENT = {
+    "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "HOME": "/", "TMPDIR": "/tmp",
+    "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1", "RAYON_NUM_THREADS": "1",
+}  # fmt: skip
+_PASSED_ON = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "TZ")
+"""Not secrets, and needed: which kernels a BLAS may use on this processor, and the time zone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A worker's supervisor, just forked. pidfd belongs to the receiver."""
+
+    pid: int
+    pidfd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """How a supervisor ended: status as wait(2) gives it."""
+
+    pid: int
+    status: int
+
+
+class Template:
+    """One template process. Safe from many threads: they take turns."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Start it and wait until it is ready to fork workers.
+
+        Raises: IsolationUnavailable; WorkerCrash(start_failed) when it died or hung instead.
+        """
+        self.policy = policy
+        self._turn = threading.Lock()
+        self._reaped: dict[int, Reaped] = {}
+        ours, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile(prefix="fxcell-template-")
+        try:
+            command = [sys.executable, "-I", "-c", _BOOTSTRAP, str(theirs.fileno()), os.path.dirname(os.path.dirname(fxcell.__file__))]
+            environment = _ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+            self.process: subprocess.Popen[bytes] = launcher.start(
+                command, pass_fds=[theirs.fileno()], env=environment, output=self._errors
+            )
+        except BaseException:
+            ours.close()
+            self._errors.close()
+            raise
+        finally:
+            theirs.close()
+        self._control = wire.Channel(ours, max_value_bytes=wire.FRAME_BYTES_MAX)
+        try:
+            self.plan, self.outside = self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> tuple[Plan, dict[str, int]]:
+        options = {"policy": self.policy.to_data(), "spin": spinning_helps(), "host_pid": os.getpid()}
+        answer = self._ask(wire.Message.new_message(open=msgspec.msgpack.encode(options)), (), time.monotonic() + START_S)
+        report = msgspec.msgpack.decode(answer.opened, type=dict[str, Any])
+        # The template saw these before it entered its own; what it says must agree with what we are in.
+        outside = namespaces.identities(("user", "mount", "net", "ipc", "uts", "cgroup"))
+        if report["outside"] != outside:
+            raise IsolationUnavailable("namespaces", "the template process did not start where the host is", "report this")
+        return plan.make(self.policy, Probe(**report["probe"])), outside
+
+    def spawn(self, fds: Sequence[int], deadline: float) -> Spawned:
+        """Fork a worker with these descriptors: channel, report socket, cgroup.procs files.
+
+        deadline: time.monotonic() seconds. Raises: WorkerCrash(start_failed), IsolationUnavailable.
+        """
+        message = wire.Message.new_message()
+        message.init("spawn").cgroupFiles = len(fds) - 2
+        with self._turn:
+            answer = self._ask(message, fds, deadline)
+            (pidfd,) = self._control.take_fds()
+            return Spawned(answer.spawned.pid, pidfd)
+
+    def reaped(self, pid: int, deadline: float) -> Reaped | None:
+        """How the supervisor with this pid ended; None when the template does not say in time, or is gone itself."""
+        with self._turn, contextlib.suppress(wire.WireError, wire.DeadlinePassed, OSError):
+            while pid not in self._reaped:
+                self._note(self._control.receive(deadline))
+        return self._reaped.pop(pid, None)
+
+    def _note(self, message: Any) -> bool:
+        if message.which() != "reaped":
+            return False
+        self._reaped[message.reaped.pid] = Reaped(message.reaped.pid, message.reaped.status)
+        return True
+
+    def _ask(self, message: Any, fds: Sequence[int], deadline: float) -> Any:
+        try:
+            self._control.send(message, fds, deadline)
+            answer = self._control.receive(deadline)
+            while self._note(answer):
+                answer = self._control.receive(deadline)
+        except (wire.WireError, OSError) as error:
+            raise self._failed(f"the template process ended: {self.last_words() or error}") from error
+        except wire.DeadlinePassed as error:
+            raise self._failed(f"the template process did not answer in time. {self.last_words()}") from error
+        if answer.which() == "failure":
+            raise self._failure(answer.failure)
+        return answer
+
+    def _failure(self, failure: Any) -> Exception:
+        if failure.kind == "isolation":
+            details = msgspec.msgpack.decode(failure.details, type=dict[str, str])
+            return IsolationUnavailable(details["layer"], details["cause"], details["fix"])
+        return self._failed(f"{failure.typeName}: {failure.message}\n{failure.traceback}".strip())
+
+    def _failed(self, detail: str) -> WorkerCrash:
+        return WorkerCrash(Reason.START_FAILED, detail, Evidence(policy=self.policy.digest[:12]))
+
+    def last_words(self) -> str:
+        """The end of what the template and its supervisors wrote to stderr: only failures write there."""
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, self._errors.tell() - 4000))
+        return self._errors.read().decode("utf-8", "backslashreplace").strip()
+
+    @property
+    def alive(self) -> bool:
+        """False once the process has ended."""
+        return self.process.poll() is None
+
+    def close(self) -> None:
+        """End the template, and with it every supervisor and worker it still has."""
+        self._control.close()
+        try:
+            self.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._errors.close()
+
+
+def spinning_helps() -> bool:
+    """True where a second CPU can run the other side while this one waits without sleeping."""
+    return len(os.sched_getaffinity(0)) > 1
+
+
+_templates: dict[str, Template] = {}
+_locks: dict[str, threading.Lock] = {}
+_table = threading.Lock()
+
+
+def template_for(policy: Policy) -> Template:
+    """The living template of this policy, started if there is none. Raises as Template."""
+    with _table:
+        lock = _locks.setdefault(policy.digest, threading.Lock())
+    with lock:
+        template = _templates.get(policy.digest)
+        if template is not None and not template.alive:
+            template.close()
+            template = None
+        if template is None:
+            template = _templates[policy.digest] = Template(policy)
+        return template
+
+
+def close_all() -> None:
+    """End every template of this process."""
+    while _templates:
+        _, template = _templates.popitem()
+        template.close()
+
+
+def forget_after_fork() -> None:
+    """In the child of a fork: the templates belong to the parent."""
+    global _table
+    _templates.clear()
+    _locks.clear()
+    _table = threading.Lock()

@@ -1,0 +1,151 @@
+"""The rule of every effect without a rule of its own kind: allowed values and largest numbers, per field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Self
+
+from fxcell.policies.effects import Effect, Field
+from fxcell.policies.errors import PolicyError
+from fxcell.policies.names import nearest, short
+from fxcell.policies.rule import Refusal, Rule, blamed_on
+
+DEFAULT_MAXIMA: Mapping[str, Mapping[str, float]] = {
+    "Sleep": {"seconds": 86_400.0},
+    "RandomBytes": {"count": 2**20},
+}
+"""Effect -> field -> largest number when a rule names none: what the host does for a worker is always bounded."""
+
+_SCALARS = (str, int, float, bool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PlainRule(Rule):
+    """Conditions on single fields. In TOML `level = ["info"]` lists values, `max_seconds = 10` bounds a number.
+
+    allowed: field -> the only values it may have, compared with their type.
+    maxima:  field -> largest number; a bounded field must lie from 0 to it.
+    """
+
+    allowed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    maxima: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Rule.__post_init__(self)
+        for name, values in self.allowed.items():
+            _check_values(name, values)
+        for name, maximum in self.maxima.items():
+            if type(maximum) not in (int, float) or not math.isfinite(maximum) or maximum < 0:
+                raise PolicyError(
+                    f"max_{name} must be a finite number from 0, got {maximum!r:.60}", at=(f"max_{name}",)
+                )
+        allowed = {
+            name: tuple(sorted(values, key=lambda v: (type(v).__name__, v))) for name, values in self.allowed.items()
+        }
+        object.__setattr__(self, "allowed", MappingProxyType(allowed))
+        object.__setattr__(self, "maxima", MappingProxyType(dict(self.maxima)))
+
+    def judge(self, effect: Effect) -> Refusal | None:
+        name = effect.effect_name
+        for key, values in self.allowed.items():
+            given = getattr(effect, key)
+            if not any(type(given) is type(value) and given == value for value in values):
+                shown = ", ".join(repr(value) for value in values)
+                return Refusal(
+                    key, f"{short(given)} is not exactly one of {shown}", _wider(f"effects.{name}.{key}", values, given)
+                )
+        for key, maximum in self.maxima.items():
+            given = getattr(effect, key)
+            if type(given) not in (int, float) or not 0 <= given < math.inf:
+                return Refusal(key, f"{short(given)} is not a number from 0 to {maximum}", "")
+            if given > maximum:
+                return Refusal(
+                    key, f"{short(given)} is over the maximum of {maximum}", f"effects.{name}.max_{key} = {given!r}"
+                )
+        return None
+
+    def to_data(self) -> dict[str, Any]:
+        data: dict[str, Any] = {key: list(values) for key, values in self.allowed.items()}
+        data.update({f"max_{key}": maximum for key, maximum in self.maxima.items()})
+        return data if self.max_calls is None else {**data, "max_calls": self.max_calls}
+
+    @classmethod
+    def from_data(cls, effect: str, data: Mapping[str, Any]) -> Self:
+        parts: dict[str, Any] = {"allowed": {}, "maxima": {}}
+        for key, value in data.items():
+            if key == "max_calls":
+                parts["max_calls"] = value
+            elif key.startswith("max_"):
+                parts["maxima"][key.removeprefix("max_")] = value
+            else:
+                parts["allowed"][key] = value
+        with blamed_on(effect):
+            return cls(**parts)
+
+    def fitted(self, effect: type[Effect]) -> PlainRule:
+        name, known = effect.effect_name, effect.effect_fields
+        keys = ["max_calls", *known, *(f"max_{key}" for key, field in known.items() if _is_number(field))]
+        for key in [*self.allowed, *(f"max_{key}" for key in self.maxima)]:
+            if key not in keys:
+                raise PolicyError(
+                    f"effects.{name} has no key {key!r}{nearest(key, keys)}", at=("effects", name, str(key))
+                )
+        allowed = {
+            key: [_converted(name, known[key], value) for value in values] for key, values in self.allowed.items()
+        }
+        # Converted, so that 10 and 10.0 give one digest where the field is a float.
+        maxima = {key: _converted(name, known[key], value) for key, value in self.maxima.items()}
+        maxima = {**DEFAULT_MAXIMA.get(name, {}), **maxima}
+        return replace(self, allowed=allowed, maxima=maxima)
+
+
+def _check_values(name: str, values: object) -> None:
+    if isinstance(values, str) or not isinstance(values, list | tuple):
+        raise PolicyError(f"{name} must be a list of allowed values, got {values!r:.60}", at=(name,))
+    if not values:
+        raise PolicyError(
+            f"{name} = [] allows no value, so the rule grants nothing; leave the effect out instead", at=(name,)
+        )
+    for index, value in enumerate(values):
+        if type(value) not in _SCALARS or (type(value) is float and not math.isfinite(value)):
+            raise PolicyError(f"{name} may list texts, numbers and booleans, got {value!r:.60}", at=(name,))
+        if any(type(value) is type(other) and value == other for other in values[:index]):
+            raise PolicyError(f"{name} holds {value!r} twice; the second is without effect", at=(name,))
+
+
+def _is_number(field: Field) -> bool:
+    return field.type_text in ("int", "float")
+
+
+def _converted(effect: str, field: Field, value: Any) -> Any:
+    """The value as the field would hold it (an int in a float field is that float)."""
+    try:
+        return field.convert(value)
+    except (TypeError, ValueError):
+        raise PolicyError(
+            f"effects.{effect}.{field.name} holds {value!r:.60}, but the field is {field.type_text}",
+            at=("effects", effect, field.name),
+        ) from None
+
+
+def _wider(key: str, values: Sequence[Any], given: Any) -> str:
+    """The line that adds a value to the list; "" for one that TOML cannot hold on a line."""
+    if type(given) not in _SCALARS or (type(given) is str and len(given) > 200):
+        return ""
+    return f"{key} = [{', '.join(_toml(value) for value in (*values, given))}]"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return toml_text(value) if isinstance(value, str) else repr(value)
+
+
+def toml_text(text: str) -> str:
+    """A text as TOML writes it, on one line."""
+    from msgspec import json
+
+    return json.encode(text).decode()

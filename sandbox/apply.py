@@ -1,0 +1,221 @@
+"""The checklist: what is applied, to which process, in which order. Each function reads as its part of the list.
+
+    template process   namespaces (user, mount, net, ipc, uts, cgroup) -> minimal root -> unprivileged ids
+    supervisor         namespaces (user, mount, pid, ipc) -> scratch space -> no capabilities
+    worker             session -> cgroup -> descriptors -> limits -> privileges -> Landlock -> seccomp last
+
+Any step that the kernel refuses raises; nobody goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from dataclasses import dataclass
+
+from fxcell.policies.limits import Limits
+from fxcell.policies.policy import Policy
+from fxcell.sandbox import enforced, filter, root
+from fxcell.sandbox.kernel import landlock, namespaces, privileges, processes, rlimits, seccomp
+from fxcell.sandbox.plan import Plan
+from fxcell.sandbox.probe import TEMPLATE_NAMESPACES
+from fxcell.sandbox.syscalls import CHANNEL_FD, REPORT_FD, STACK_FD
+from fxcell.sandbox.view import View
+
+INSIDE_ID = 65534
+"""The user and group that workers are inside their namespaces."""
+
+HOST_NAME = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything a worker's lockdown needs, computed once per template: nothing of it can fail later for want of a file.
+
+    proc: descriptor of the outer /proc, for what a process must write there about itself; closed before plugin code runs.
+    """
+
+    policy: Policy
+    plan: Plan
+    view: View
+    program: bytes
+    answers: dict[int, int]
+    proc: int
+
+
+def confine_template(prepared: Prepared) -> None:
+    """Put the template process where all its workers will live."""
+    plan = prepared.plan
+    # 1. Namespaces. As root two ids are mapped: root, to reach the interpreter below closed folders, and the workers' own.
+    _enter_user_namespace(plan)
+    # 2. The minimal root.
+    root.enter_minimal_root(prepared.view)
+    namespaces.set_host_name(HOST_NAME)
+    # 3. Unprivileged ids, no capabilities.
+    if os.geteuid() == 0:
+        privileges.become(INSIDE_ID)
+    privileges.drop_capabilities()
+    privileges.set_no_new_privs()
+    # A child must be able to write its own uid_map; it is switched off again in the worker.
+    privileges.set_dumpable(True)
+
+
+def _enter_user_namespace(plan: Plan) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    if uid != 0 or plan.outside_uid == 0:
+        namespaces.unshare(TEMPLATE_NAMESPACES)
+        namespaces.map_self(inside_id=INSIDE_ID, outside_uid=uid, outside_gid=gid)
+        return
+    # Only a process outside the new namespace may map more than its own id into it.
+    template = os.getpid()
+    ready_reader, ready_writer = os.pipe()
+    mapper = os.fork()
+    if mapper == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            os.close(ready_writer)
+            if os.read(ready_reader, 1) == b"1":
+                namespaces.map_for(template, {0: 0, INSIDE_ID: plan.outside_uid})
+                code = 0
+        os._exit(code)
+    os.close(ready_reader)
+    try:
+        namespaces.unshare(TEMPLATE_NAMESPACES)
+        os.write(ready_writer, b"1")
+    finally:
+        os.close(ready_writer)
+        _, status = os.waitpid(mapper, 0)
+    if status:
+        from fxcell.policies.errors import KernelRefused
+
+        raise KernelRefused(f"map user {plan.outside_uid} into the user namespace", 1, "write to uid_map")
+
+
+def confine_supervisor(prepared: Prepared) -> None:
+    """First part, before the worker is forked: what the supervisor and the worker share."""
+    privileges.die_with_parent(None)
+    if not prepared.plan.confined:
+        privileges.adopt_orphans()
+        return
+    uid, gid = INSIDE_ID, INSIDE_ID
+    namespaces.map_self(inside_id=INSIDE_ID, outside_uid=uid, outside_gid=gid, proc=prepared.proc)
+    limits = prepared.policy.limits
+    if limits.scratch_bytes:
+        folder = root.scratch_folder(prepared.view)
+        root.mount_scratch(folder, size_bytes=limits.scratch_bytes, files=limits.scratch_files)
+
+
+def finish_supervisor(prepared: Prepared) -> None:
+    """Second part, after the worker is forked: the supervisor keeps no authority of its own."""
+    rlimits.set_limit("core_bytes", 0, 0)
+    if prepared.plan.confined:
+        privileges.drop_bounding_set()
+        privileges.drop_capabilities()
+        privileges.set_dumpable(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """What a locked-down worker starts with: its channel to the host, and the Enforced report, encoded."""
+
+    channel: socket.socket
+    report: bytes
+
+
+def confine_worker(prepared: Prepared, *, channel: int, line: int, stack: int, streams: tuple[int, int], cgroup: list[int]) -> Locked:
+    """Lock this process down; after it only plugin code and its loop run here.
+
+    line:    socket on which the supervisor waits for the seccomp listener.
+
+    Before:  this is the only thread, freshly forked by the supervisor.
+    After:   descriptors are 0-2 (nothing, two pipes), the channel and the stack pipe; no way back.
+    Raises:  KernelRefused, OSError: the process must end then.
+    """
+    policy, plan = prepared.policy, prepared.plan
+    # 1. A session of its own: no controlling terminal, no foreign process group.
+    os.setsid()
+    _default_signals()
+    # 2. The cgroup, while its file is still open; first in line when memory runs out.
+    for descriptor in cgroup:
+        os.write(descriptor, b"0")
+    _set_oom_score(prepared.proc)
+    spaces = namespaces.identities(enforced.NAMESPACES, prepared.proc)
+    # 3. Descriptors: exactly these, nothing inherited.
+    nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    processes.place_at({0: nothing, 1: streams[0], 2: streams[1], CHANNEL_FD: channel, REPORT_FD: line, STACK_FD: stack})
+    processes.close_all_except({0, 1, 2, CHANNEL_FD, REPORT_FD, STACK_FD})
+    # Python asks the kernel about a socket when it wraps one, which the filter will refuse.
+    to_host, to_supervisor = socket.socket(fileno=CHANNEL_FD), socket.socket(fileno=REPORT_FD)
+    # 4. Limits of the process.
+    _set_limits(policy.limits, plan, in_cgroup=bool(cgroup))
+    if not plan.confined:
+        to_supervisor.close()
+        return Locked(to_host, enforced.encoded(plan, enforced.observe(plan, spaces)))
+    # 5. Privileges.
+    root.check_minimal()
+    privileges.drop_bounding_set()
+    privileges.lock_securebits()
+    privileges.set_no_new_privs()
+    privileges.drop_capabilities()
+    privileges.set_dumpable(False)
+    if "writable_code" not in plan.words:
+        privileges.refuse_memory_execution_gain()
+    # 6. Landlock.
+    landlock.restrict_self(_landlock_rules(prepared), landlock.abi(plan.landlock_abi))
+    # 7. seccomp, and the listener's way to the supervisor.
+    report = enforced.observe(plan, spaces)
+    enforced.send_listener(to_supervisor, seccomp.install_filter(prepared.program))
+    return Locked(to_host, enforced.encoded(plan, report))
+
+
+def _default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _set_oom_score(proc: int) -> None:
+    descriptor = os.open("self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        os.write(descriptor, b"1000")
+    finally:
+        os.close(descriptor)
+
+
+def _set_limits(limits: Limits, plan: Plan, *, in_cgroup: bool) -> None:
+    # With a memory cgroup the data limit is only a backstop: it counts what was reserved, not what is used.
+    data = limits.memory_bytes * 4 if in_cgroup else limits.memory_bytes
+    for kind, value in (
+        ("core_bytes", 0),
+        ("data_bytes", data),
+        ("file_bytes", max(limits.file_bytes, limits.message_bytes)),
+        ("open_files", limits.open_files),
+        ("locked_bytes", 0),
+        ("queue_bytes", 0),
+        ("stack_bytes", limits.stack_bytes),
+    ):
+        rlimits.set_limit(kind, value, value)
+    if plan.confined:
+        # Counted per user namespace since Linux 5.14, so these are the worker's own; one more for its supervisor.
+        tasks = limits.processes + limits.threads + 1
+        rlimits.set_limit("processes", tasks, tasks)
+        rlimits.set_limit("pending_signals", 256, 256)
+
+
+def _landlock_rules(prepared: Prepared) -> list[tuple[str, int]]:
+    view = prepared.view
+    rules = [(path, landlock.READ) for path in view.trees]
+    rules += [(path, landlock.READ_FILE | landlock.WRITE_FILE) for path in view.devices]
+    if prepared.policy.limits.scratch_bytes:
+        rules.append((root.scratch_folder(view), landlock.SCRATCH))
+    return rules
+
+
+def prepare(policy: Policy, plan: Plan, view: View) -> Prepared:
+    """Compile the filter and open what will be out of reach later."""
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not plan.confined:
+        return Prepared(policy, plan, view, b"", {}, proc)
+    return Prepared(policy, plan, view, filter.compile_filter(plan.words), filter.errno_answers(plan.words), proc)

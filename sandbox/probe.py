@@ -1,0 +1,117 @@
+"""What this kernel offers, found by trying: plain data that plan() decides on.
+
+Runs in the template process before anything is restricted. Namespaces are tried as a whole sequence in a child that ends
+at once, because each step alone can succeed where the sequence fails (AppArmor lets the user namespace be made and then
+refuses the mount).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fxcell.policies.errors import KernelRefused
+from fxcell.sandbox.kernel import landlock, libc, mounts, namespaces, seccomp
+
+TEMPLATE_NAMESPACES = ("user", "mount", "net", "ipc", "uts", "cgroup")
+WORKER_NAMESPACES = ("user", "mount", "pid", "ipc")
+_INSIDE_ID = 65534
+_OWN_ID_BASE = 0x70000000
+"""Above the ids that distributions hand out to users and containers (systemd: up to 0x6fffffff)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was found. landlock_abi: 0 for none. namespaces_error: "" when the whole sequence worked.
+
+    outside_uid: the user that workers are for everybody outside: the caller's own, or for root one that nobody else has.
+    """
+
+    system: str
+    machine: str
+    kernel: str
+    python: str
+    uid: int
+    outside_uid: int
+    landlock_abi: int
+    seccomp_notify: bool
+    namespaces_error: str
+
+    def to_data(self) -> dict[str, Any]:
+        """The probe as a plain table."""
+        return asdict(self)
+
+
+def look() -> Probe:
+    """Try what the layers need. Leaves nothing behind."""
+    return Probe(
+        system=sys.platform,
+        machine=platform.machine(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        uid=os.geteuid(),
+        outside_uid=_outside_uid(),
+        landlock_abi=landlock.abi_version(),
+        seccomp_notify=seccomp.can_notify(),
+        namespaces_error=_try_namespaces(),
+    )
+
+
+def _outside_uid() -> int:
+    """For root an id of its own, so that no other process of the machine shares it; else the caller's."""
+    if os.geteuid() != 0:
+        return os.geteuid()
+    wanted = _OWN_ID_BASE + os.getpid()
+    fallback = 0
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        for line in file:
+            first, _, count = map(int, line.split())
+            if first <= wanted < first + count:
+                return wanted
+            fallback = max(fallback, first + count - 1)
+    return fallback
+
+
+def _try_namespaces() -> str:
+    """The refused step in words, or "" when a child got through all of them."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            text = _sequence()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+            text = f"{type(error).__name__}: {error}"
+        os.write(writer, text.encode()[:2000])
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        text = file.read().decode("utf-8", "replace")
+    _, status = os.waitpid(child, 0)
+    return text if text or status == 0 else f"the trial process ended with status {status}"
+
+
+def _sequence() -> str:
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        namespaces.unshare(TEMPLATE_NAMESPACES)
+        namespaces.map_self(inside_id=_INSIDE_ID, outside_uid=uid, outside_gid=gid)
+        mounts.make_private()
+        mounts.tmpfs("/tmp", size_bytes=4096, files=4, mode=0o755, flags=0)
+        os.mkdir("/tmp/old")
+        grandchild = namespaces.fork_into(WORKER_NAMESPACES)
+        if grandchild == 0:
+            os._exit(0 if os.getpid() == 1 else 1)
+        _, status = os.waitpid(grandchild, 0)
+    except KernelRefused as error:
+        return str(error)
+    except OSError as error:
+        return f"could not use a new user namespace: {error}"
+    return "" if status == 0 else "a process in a new pid namespace was not its process 1"
+
+
+def supported_machine() -> bool:
+    """True for the architectures whose system calls are tabled."""
+    return libc.MACHINE in ("x86_64", "aarch64")

@@ -1,0 +1,88 @@
+"""`run` inside a worker: an effect is sent to the host and its answer awaited; calls run here."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import msgspec
+
+import fxcell
+from fxcell.policies import values
+from fxcell.policies.calls import Call
+from fxcell.policies.effects import Effect
+from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
+from fxcell.policies.running import Runner
+from fxcell.sandbox import code, wire
+
+
+class ChannelBroken(BaseException):
+    """The host is gone or broke the protocol: this process has nobody to work for any more."""
+
+
+class WorkerRunner(Runner):
+    """Sends effects over the channel, one at a time: threads of a plugin wait for each other."""
+
+    def __init__(self, channel: wire.Channel) -> None:
+        self.channel = channel
+        self.command = 0
+        self._effects_sent = 0
+        self._turn = threading.Lock()
+
+    def __call__(self, value: Any) -> Any:
+        """As Runner; the code of a call is loaded at its first use."""
+        if isinstance(value, Call) and value.definition.function is None:
+            value.definition.function = code.load(value.definition)
+        return super().__call__(value)
+
+    def perform(self, effect: Effect) -> Any:
+        """Ask the host. Raises EffectDenied or EffectFailed as the host answers."""
+        packed = values.pack(effect)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with self._turn:
+            if not self.command:
+                raise RuntimeError(f"FX.{effect.effect_name} was run by a thread after its command had ended")
+            self._effects_sent += 1
+            number = self._effects_sent
+            try:
+                self.channel.send_value("effect", number, packed)
+                answer = self.channel.receive()
+                kind = answer.which()
+                if answer.id != number or kind not in ("effectResult", "failure"):
+                    raise InternalError(f"the host answered effect {number} with {kind} {answer.id}")
+                if kind == "effectResult":
+                    return self.channel.value_of(answer.effectResult, allow_calls=False)
+            except (wire.WireError, OSError) as error:
+                raise ChannelBroken from error
+        raise _failure(answer.failure)
+
+    def begin(self, number: int) -> None:
+        """A command starts: effects may be asked for."""
+        self.command = number
+
+    def end(self) -> None:
+        """The command is over; waits for an effect that a thread of the plugin is still asking for."""
+        with self._turn:
+            self.command = 0
+
+    def submit(self, _value: Any) -> Any:
+        """Not offered inside a worker."""
+        raise TypeError("run.submit and run.aio belong to the host; inside a worker use threads if the policy allows them")
+
+    aio = submit
+
+
+def _failure(failure: Any) -> Exception:
+    details = msgspec.msgpack.decode(failure.details, type=dict[str, Any])
+    if failure.kind == "denied":
+        return EffectDenied(details["effect"], details["field"], details["rule"], details["policy"], details["suggestion"])
+    return EffectFailed(details["effect"], details["kind"], details["message"])
+
+
+def install(run: WorkerRunner) -> None:
+    """Make this runner what `fxcell.run` means in this process."""
+    fxcell.run = run  # type: ignore[assignment]
+
+

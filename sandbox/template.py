@@ -1,0 +1,165 @@
+"""The template process: a warm interpreter that workers are forked from. Trusted, single-threaded, runs no plugin code.
+
+Started by the host by exec (host/templates.py), one per policy. Inputs: a stream socket to the host; its
+first message is `open`, a MessagePack table {policy, spin, host_pid}. Outputs: `opened` or `failure`; then `spawned` or `failure` for
+each `spawn`, and `reaped` for each supervisor that ended.
+
+It ends when the host's end of the socket closes, and every supervisor ends with it (PR_SET_PDEATHSIG), and every worker
+with its supervisor (process 1 of its pid namespace).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+import msgspec
+
+from fxcell.policies import builtin
+from fxcell.policies.errors import IsolationUnavailable, KernelRefused
+from fxcell.policies.policy import Policy
+from fxcell.sandbox import apply, plan, probe, supervisor, view, wire
+from fxcell.sandbox.kernel import namespaces, privileges
+
+PRELOADED = (
+    "cloudpickle", "json", "re", "decimal", "datetime", "math", "random", "hashlib", "zlib", "io", "collections", "itertools",
+    "functools", "dataclasses", "enum", "typing", "uuid", "struct", "base64", "textwrap", "string", "statistics", "fractions",
+    "threading", "queue", "fxcell.sandbox.code", "fxcell.sandbox.worker", "fxcell.sandbox.runtime", "fxcell.sandbox.output",
+)  # fmt: skip
+"""Imported once, before any lockdown, so that a fork has them already."""
+
+
+def main(control_fd: int) -> None:
+    """Serve until the host goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = wire.Channel(socket.socket(fileno=control_fd), max_value_bytes=wire.FRAME_BYTES_MAX)
+    options = msgspec.msgpack.decode(control.receive().open, type=dict[str, Any])
+    privileges.die_with_parent(options["host_pid"])
+    try:
+        prepared, report = _prepare(Policy.from_data(options["policy"]))
+    except Exception as error:  # noqa: BLE001 - the host must hear of any failure
+        _send_failure(control, error)
+        return
+    _drop_what_workers_must_not_hold()
+    gc.collect()
+    gc.freeze()
+    control.send(wire.Message.new_message(opened=msgspec.msgpack.encode(report)))
+    _Template(control, prepared, spin=bool(options["spin"])).serve()
+
+
+def _prepare(policy: Policy) -> tuple[apply.Prepared, dict[str, Any]]:
+    for name in PRELOADED:
+        importlib.import_module(name)
+    for name in policy.preload:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise IsolationUnavailable(
+                "preload", f"the policy preloads {name!r}, which cannot be imported: {error}", f"install it, or take it out of `preload` of policy {policy.name!r}"
+            ) from error
+    found = probe.look()
+    planned = plan.make(policy, found)
+    outside = namespaces.identities(("user", "mount", "net", "ipc", "uts", "cgroup"))
+    prepared = apply.prepare(policy, planned, view.view_for(policy.visible))
+    if planned.confined:
+        try:
+            apply.confine_template(prepared)
+        except (KernelRefused, OSError) as error:
+            raise IsolationUnavailable("namespaces", str(error), "run `fxcell doctor`, or see SECURITY.md, Host duties") from error
+    sys.dont_write_bytecode = True
+    return prepared, {"probe": found.to_data(), "outside": outside}
+
+
+def _drop_what_workers_must_not_hold() -> None:
+    # Modules of the host side are never imported here; this makes the promise hold even if one is some day.
+    for name in [name for name in sys.modules if name.startswith("fxcell.host")]:
+        del sys.modules[name]
+    sys.argv = ["worker"]
+    _ = builtin.Print  # the vocabulary must be there before the first effect is decoded
+
+
+def _send_failure(control: wire.Channel, error: Exception) -> None:
+    message = wire.Message.new_message()
+    failure = message.init("failure")
+    failure.kind = "isolation" if isinstance(error, IsolationUnavailable) else "setup"
+    failure.typeName = type(error).__name__
+    failure.message = str(error)[:4000]
+    failure.traceback = "".join(traceback.format_exception(error))[-8000:]
+    if isinstance(error, IsolationUnavailable):
+        failure.details = msgspec.msgpack.encode({"layer": error.layer, "cause": error.cause, "fix": error.fix})
+    control.send(message)
+
+
+class _Template:
+    def __init__(self, control: wire.Channel, prepared: apply.Prepared, *, spin: bool) -> None:
+        self.control = control
+        self.prepared = prepared
+        self.spin = spin
+        self.children: dict[int, int] = {}  # pidfd -> pid
+        self.poller = select.poll()
+        self.poller.register(control.fileno(), select.POLLIN)
+
+    def serve(self) -> None:
+        while True:
+            for descriptor, _events in self.poller.poll():
+                if descriptor != self.control.fileno():
+                    self.reap(descriptor)
+                    continue
+                try:
+                    self.handle(self.control.receive())
+                    while self.control.has_buffered():
+                        self.handle(self.control.receive())
+                except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError):
+                    return
+
+    def handle(self, message: Any) -> None:
+        if message.which() != "spawn":
+            raise wire.WireError(f"the host sent {message.which()} to a template")
+        channel, report, *cgroup = self.control.take_fds()
+        try:
+            self.spawn(channel, report, cgroup)
+        except (KernelRefused, OSError) as error:
+            _send_failure(self.control, error)
+        finally:
+            for descriptor in (channel, report, *cgroup):
+                os.close(descriptor)
+
+    def spawn(self, channel: int, report: int, cgroup: list[int]) -> None:
+        if self.prepared.plan.confined:
+            pid = namespaces.fork_into(probe.WORKER_NAMESPACES)
+        else:
+            pid = os.fork()
+        if pid == 0:
+            supervisor.start(self.prepared, channel=channel, report=report, cgroup=cgroup, spin=self.spin)
+        pidfd = os.pidfd_open(pid)
+        self.children[pidfd] = pid
+        self.poller.register(pidfd, select.POLLIN)
+        message = wire.Message.new_message()
+        message.init("spawned").pid = pid
+        self.control.send(message, [pidfd])
+
+    def reap(self, pidfd: int) -> None:
+        pid = self.children.pop(pidfd)
+        self.poller.unregister(pidfd)
+        os.close(pidfd)
+        _, status, use = os.wait4(pid, 0)
+        message = wire.Message.new_message()
+        reaped = message.init("reaped")
+        reaped.pid, reaped.status = pid, status
+        fill_use(reaped.use, use)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.control.send(message)
+
+
+def fill_use(target: Any, use: Any) -> None:
+    """Write what wait4(2) says of a process's use of resources into a message."""
+    target.userS, target.systemS, target.peakBytes = use.ru_utime, use.ru_stime, use.ru_maxrss * 1024
+

@@ -1,0 +1,115 @@
+"""The worker's loop: greet, then take turns with the host. Runs after the lockdown; the only file that touches the channel.
+
+    hello ──▶      ◀── define*, run      effect ──▶ ◀── effectResult | failure      result | failure ──▶      ◀── stop
+
+What it runs is hostile, in the same process: nothing here is a border, the host checks all that comes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import msgspec
+
+from fxcell.policies import calls, values
+from fxcell.policies.errors import DecodeError, EffectDenied, EffectFailed, EncodeError, InternalError, MessageTooLarge
+from fxcell.policies.policy import Policy
+from fxcell.sandbox import output, runtime, wire
+from fxcell.sandbox.apply import Locked
+
+PROTOCOL = 1
+SETUP_FAILED = 125
+"""Exit status of a worker that could not be locked down; its stderr says why."""
+
+_MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 4000, 16000
+
+
+def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
+    """Serve commands until the host says stop or goes away."""
+    channel = wire.Channel(locked.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
+    run = runtime.WorkerRunner(channel)
+    runtime.install(run)
+    output.replace_streams(channel)
+    message = wire.Message.new_message()
+    hello = message.init("hello")
+    hello.protocol, hello.enforced = PROTOCOL, locked.report
+    channel.send(message)
+    definitions: dict[str, calls.Definition] = {}
+    while True:
+        try:
+            message = channel.receive()
+        except wire.ChannelClosed:
+            return
+        kind = message.which()
+        if kind == "run":
+            _answer(channel, run, message)
+        elif kind == "define":
+            define = message.define
+            # Under the digest the host named; kept for the worker's life.
+            definitions[define.digest] = calls.Definition(define.digest, define.name, define.code)
+            calls.remember(definitions[define.digest])
+        elif kind == "stop":
+            return
+        else:
+            raise InternalError(f"the host sent {kind} to a worker")
+
+
+def _answer(channel: wire.Channel, run: runtime.WorkerRunner, message: Any) -> None:
+    number = message.id
+    try:
+        run.begin(number)
+        try:
+            result = run(channel.value_of(message.run, allow_calls=True))
+        finally:
+            run.end()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        packed = values.pack(result)
+        _refuse_calls(packed)
+        channel.send_value("result", number, packed)
+    except runtime.ChannelBroken:
+        os._exit(1)
+    except BaseException as error:  # noqa: BLE001 - whatever plugin code raises is an answer
+        _send_failure(channel, number, error)
+
+
+def _refuse_calls(packed: values.Packed) -> None:
+    for definition in packed.definitions.values():
+        raise EncodeError(f"the result holds a call of {definition.name} inside another value: return its result instead")
+
+
+def _send_failure(channel: wire.Channel, number: int, error: BaseException) -> None:
+    message = wire.Message.new_message(id=number)
+    failure = message.init("failure")
+    failure.kind = _kind(error)
+    failure.typeName = _text(type(error).__name__, 200)
+    try:
+        failure.message = _text(str(error), _MESSAGE_CHARACTERS)
+        shown = traceback.format_exception(error, limit=-50)
+        failure.traceback = _text("".join(shown), _TRACEBACK_CHARACTERS, keep_end=True)
+    except BaseException:  # noqa: BLE001 - an exception whose str() raises, or memory is out
+        failure.message = "(its text cannot be shown)"
+    if isinstance(error, EffectDenied | EffectFailed | MessageTooLarge | EncodeError | DecodeError):
+        failure.details = msgspec.msgpack.encode(_details(error))
+    channel.send(message)
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "memory"
+    if isinstance(error, EffectDenied):
+        return "denied"
+    return "failed" if isinstance(error, EffectFailed) else "plugin"
+
+
+def _details(error: BaseException) -> dict[str, Any]:
+    return {key: value for key, value in vars(error).items() if isinstance(value, str | int | float | None)}
+
+
+def _text(value: str, limit: int, *, keep_end: bool = False) -> str:
+    if len(value) > limit:
+        value = "…" + value[-limit:] if keep_end else value[:limit] + "…"
+    return value.encode("utf-8", "backslashreplace").decode()
