@@ -32,7 +32,9 @@ def group_for(limits: Limits) -> cgroup.Group | None:
         return cgroup.Group(where, name, memory_bytes=limits.memory_bytes, tasks=limits.processes + limits.threads)
     except OSError as error:
         raise IsolationUnavailable(
-            "limits", f"the cgroup {name} could not be made: {error}", "free the cgroup tree of this process from other limits, or start it in a delegated group"
+            "limits",
+            f"the cgroup {name} could not be made: {error}",
+            "free the cgroup tree of this process from other limits, or start it in a delegated group",
         ) from error
 
 

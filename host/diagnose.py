@@ -40,6 +40,7 @@ class Facts:
     memory_limit:      the limit and what enforces it, in words.
     mid_frame:         the channel closed in the middle of a frame.
     last_words:        what the worker wrote to stderr, for failures at start.
+    template_alive:    the process that the worker was forked from is still there.
     """
 
     ready: bool = True
@@ -53,6 +54,7 @@ class Facts:
     memory_limit: str = ""
     mid_frame: bool = False
     last_words: str = ""
+    template_alive: bool = True
 
 
 def diagnose(facts: Facts) -> tuple[Reason, str]:
@@ -89,10 +91,16 @@ def _signalled(number: int, facts: Facts) -> tuple[Reason, str]:
         return Reason.KILLED_EXTERNALLY, "SIGKILL, sent neither by this host nor by the kernel for want of memory"
     if number == signal.SIGXCPU:
         return Reason.CPU_LIMIT, "the worker used more CPU time than its policy allows (SIGXCPU)"
-    return Reason.SIGNAL, f"the worker died of {name} ({_MEANINGS.get(name, 'not a fault of its own code, or sent to it')})" + _mid_frame(facts)
+    return (
+        Reason.SIGNAL,
+        f"the worker died of {name} ({_MEANINGS.get(name, 'not a fault of its own code, or sent to it')})"
+        + _mid_frame(facts),
+    )
 
 
 def _without_report(facts: Facts) -> tuple[Reason, str]:
+    if not facts.template_alive:
+        return Reason.KILLED_EXTERNALLY, "its template process ended, and every worker of it with it"
     if facts.supervisor_status is None:
         return Reason.CONNECTION_LOST, "the worker is gone, and so is everything that could tell why"
     if os.WIFSIGNALED(facts.supervisor_status):

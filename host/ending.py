@@ -1,7 +1,7 @@
 """What the host holds of one worker (sockets, pidfd, cgroup), and how it lets go of it: always completely.
 
-    end()     a worker that died or must die: report, pidfd, cgroup -> Facts -> reason
-    close()   a worker that nobody wants an explanation for
+end()     a worker that died or must die: report, pidfd, cgroup -> Facts -> reason
+close()   a worker that nobody wants an explanation for
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from fxcell.policies.policy import Policy
 from fxcell.sandbox import wire
 from fxcell.sandbox.kernel import cgroup, processes
 
+_NOTICE_PATIENCE_S = 0.5
+"""How long a supervisor may take to report a worker whose channel closed: longer, and the worker is not dead at all."""
 _REPORT_PATIENCE_S = 2.0
 _END_PATIENCE_S = 10.0
 
@@ -69,6 +71,7 @@ class Handles:
         self.pidfd = -1
         self.stop_requested = False
         self._ended: Any = None
+        self._supervisor_gone = False
         ours, self._worker_end = socket.socketpair()
         report, self._supervisor_end = socket.socketpair()
         self.channel = wire.Channel(ours, max_value_bytes=policy.limits.message_bytes)
@@ -103,7 +106,9 @@ class Handles:
     def check_cgroup(self) -> None:
         """Raise IsolationUnavailable if the worker is not in the group that was made for it."""
         if self.group is not None and not self.group.members():
-            raise IsolationUnavailable("limits", "the worker did not enter its cgroup", "report this with your cgroup set-up")
+            raise IsolationUnavailable(
+                "limits", "the worker did not enter its cgroup", "report this with your cgroup set-up"
+            )
 
     def gone_within(self, seconds: float) -> bool:
         """Wait at most that long for the worker's end of the channel to close; True when it did."""
@@ -120,19 +125,31 @@ class Handles:
         """End the supervisor and with it everything in its pid namespace; False when it had ended already."""
         return self.pidfd >= 0 and processes.kill(self.pidfd, signal.SIGKILL)
 
-    def end(self, template: Template, cause: HostCause | None, *, ready: bool, mid_frame: bool, memory_error: bool) -> End:
+    def end(
+        self, template: Template, cause: HostCause | None, *, ready: bool, mid_frame: bool, memory_error: bool
+    ) -> End:
         """Find out how the worker ended, ending it first when `cause` says so, and let go of it."""
-        if cause is not None or memory_error:
-            with_stack = cause is not None and cause.reason in (Reason.DEADLINE, Reason.CPU_LIMIT)
+        if cause is None and not memory_error:
+            self._await_report(_NOTICE_PATIENCE_S)
+            if self._ended is None and not self._supervisor_gone:
+                cause = HostCause(Reason.PROTOCOL_VIOLATION, "the worker closed its channel and went on running")
+        if self._ended is None and not self._supervisor_gone:
             message = wire.Message.new_message()
-            message.init("kill").withStack = with_stack
+            message.init("kill").withStack = cause is not None and cause.reason in (Reason.DEADLINE, Reason.CPU_LIMIT)
             with contextlib.suppress(OSError, wire.DeadlinePassed):
                 self.report.send(message, deadline=time.monotonic() + 0.1)
-        self._await_report()
+            self._await_report(_REPORT_PATIENCE_S)
         if cause is None and self.stop_requested:
             cause = HostCause(Reason.STOPPED, "it was stopped by this host while it worked")
         supervisor_status = self._let_go(template)
-        facts = self._facts(cause, ready=ready, mid_frame=mid_frame, memory_error=memory_error, supervisor_status=supervisor_status)
+        facts = self._facts(
+            template,
+            cause,
+            ready=ready,
+            mid_frame=mid_frame,
+            memory_error=memory_error,
+            supervisor_status=supervisor_status,
+        )
         if self._ended is None and not ready:
             facts = replace(facts, last_words=template.last_words())
         self._remove_group()
@@ -154,11 +171,15 @@ class Handles:
         self._let_go(template)
         self._remove_group()
 
-    def _await_report(self) -> None:
-        end = time.monotonic() + _REPORT_PATIENCE_S
-        with contextlib.suppress(wire.WireError, wire.DeadlinePassed, OSError):
+    def _await_report(self, patience_s: float) -> None:
+        end = time.monotonic() + patience_s
+        try:
             while self._ended is None:
                 self.note_ended(self.report.receive(end))
+        except (wire.WireError, OSError):
+            self._supervisor_gone = True
+        except wire.DeadlinePassed:
+            pass
 
     def _let_go(self, template: Template) -> int | None:
         """Wait until supervisor and worker are gone; answer the supervisor's status."""
@@ -178,18 +199,31 @@ class Handles:
         self.report.close()
         return status
 
-    def _facts(self, cause: HostCause | None, *, ready: bool, mid_frame: bool, memory_error: bool, supervisor_status: int | None) -> Facts:
+    def _facts(
+        self,
+        template: Template,
+        cause: HostCause | None,
+        *,
+        ready: bool,
+        mid_frame: bool,
+        memory_error: bool,
+        supervisor_status: int | None,
+    ) -> Facts:
         ended = self._ended
         limit = f"{self._policy.limits.memory_bytes / 2**20:g} MiB ({cgroups.describe_memory(self.group)})"
         kills = self.group.oom_kills() if self.group is not None else 0
         common: dict[str, Any] = {
             "ready": ready, "host_cause": cause, "memory_kills": kills, "memory_error": memory_error, "memory_limit": limit,
-            "mid_frame": mid_frame, "supervisor_status": supervisor_status,
+            "mid_frame": mid_frame, "supervisor_status": supervisor_status, "template_alive": template.alive,
         }  # fmt: skip
         if ended is None:
             return Facts(**common)
         return Facts(
-            supervisor_cause=str(ended.cause), status=ended.status, denied=_denied(ended), last_words=_text(ended.stderrTail), **common
+            supervisor_cause=str(ended.cause),
+            status=ended.status,
+            denied=_denied(ended),
+            last_words=_text(ended.stderrTail),
+            **common,
         )
 
     _peak = 0
@@ -207,7 +241,10 @@ def _denied(ended: Any) -> DeniedSyscall | None:
     from fxcell.sandbox.filter import syscall_name
 
     return DeniedSyscall(
-        syscall_name(ended.deniedNumber), ended.deniedNumber, tuple(ended.deniedArguments), f"{ended.deniedArchitecture:#x}"
+        syscall_name(ended.deniedNumber),
+        ended.deniedNumber,
+        tuple(ended.deniedArguments),
+        f"{ended.deniedArchitecture:#x}",
     )
 
 

@@ -21,7 +21,9 @@ _thread: threading.Thread | None = None
 _starting = threading.Lock()
 
 
-def start(command: Sequence[str], *, pass_fds: Sequence[int], env: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str], *, pass_fds: Sequence[int], env: dict[str, str], output: IO[bytes]
+) -> subprocess.Popen[bytes]:
     """Start a program with nothing but the named descriptors and environment, in a session of its own.
 
     output: where its stdout and stderr go.      Raises: OSError, as subprocess.Popen.
@@ -48,7 +50,7 @@ def _serve() -> None:
     while True:
         command, options, answer = _requests.get()
         try:
-            answer.set_result(subprocess.Popen(command, **options))
+            answer.set_result(subprocess.Popen(command, text=False, **options))
         except BaseException as error:  # noqa: BLE001 - the asking thread raises it
             answer.set_exception(error)
 

@@ -40,7 +40,7 @@ def command(process: WorkerProcess, value: Any, deadline_s: float | None) -> Any
         return session.command(value, deadline_s)
     finally:
         if session.ended:
-            _remember_end(session)
+            _forget_old_ends()
 
 
 def stop(process: WorkerProcess) -> None:
@@ -71,7 +71,7 @@ def list_living() -> list[dict[str, Any]]:
 _ENDED_KEPT = 1000
 
 
-def _remember_end(session: Session) -> None:
+def _forget_old_ends() -> None:
     """Keep the last ends, so that a later command to such a worker hears why it is gone."""
     with _table:
         gone = [key for key, other in _sessions.items() if other.ended]

@@ -18,7 +18,7 @@ import time
 from typing import Any, NoReturn
 
 from fxcell.host import broker as brokers
-from fxcell.host import cgroups, ending, templates, watching
+from fxcell.host import ending, templates, watching
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
@@ -27,13 +27,22 @@ from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
 from fxcell.policies.errors import (
-    DecodeError, EffectDenied, EffectFailed, EncodeError, MessageTooLarge, OutcomeError, PluginError, WorkerStopped,
+    DecodeError,
+    EffectDenied,
+    EffectFailed,
+    EncodeError,
+    MessageTooLarge,
+    OutcomeError,
+    PluginError,
+    PluginNotUsable,
+    WorkerStopped,
 )  # fmt: skip
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import enforced, wire
 from fxcell.sandbox.worker import PROTOCOL
 
 _numbers = itertools.count(1)
+_CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
 
 
 class Session:
@@ -57,6 +66,7 @@ class Session:
         self._turn = threading.Lock()
         self._known: dict[str, Definition] = {}
         self._effects_seen = 0
+        self._last_failure: EffectFailed | None = None
         self._command_digest = self._plugin_digest = ""
         deadline = self.started_s + policy.limits.start_s
         self._template = templates.template_for(policy)
@@ -116,7 +126,9 @@ class Session:
         packed = values.pack(value)
         with self._turn:
             if self.ended:
-                raise WorkerStopped(f"worker {self.process.id} is gone: {self.ended}. Start a new one: FX.StartWorkerProcess() | run")
+                raise WorkerStopped(
+                    f"worker {self.process.id} is gone: {self.ended}. Start a new one: FX.StartWorkerProcess() | run"
+                )
             limits = self.policy.limits
             seconds = limits.wall_s if deadline_s is None else min(deadline_s, limits.wall_s)
             self.commands += 1
@@ -129,6 +141,7 @@ class Session:
     def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
         number = self.commands
         self.broker.begin_command()
+        self._last_failure = None
         self._command_digest, self._plugin_digest = "", ""
         try:
             for definition in packed.definitions.values():
@@ -150,7 +163,7 @@ class Session:
         except _Verdict as verdict:
             self._name_command(packed)
             self._die(verdict.cause, memory_error=verdict.memory_error)
-        except (OutcomeError, MessageTooLarge, EncodeError, DecodeError):
+        except (OutcomeError, PluginNotUsable, MessageTooLarge, EncodeError, DecodeError):
             raise
         except BaseException:
             # Ctrl-C in the caller, or a bug of ours: the worker's state is unknown, it cannot be used again.
@@ -163,23 +176,26 @@ class Session:
             return
         if not definition.code:
             raise EncodeError(f"the code of {definition.name} is not in this process, so the call cannot be sent")
-        message = wire.Message.new_message()
-        define = message.init("define")
-        define.digest, define.name, define.code = definition.digest, definition.name, definition.code
-        self.channel.send(message, deadline=deadline)
+        for start in range(0, len(definition.code), _CODE_PIECE_BYTES):
+            message = wire.Message.new_message()
+            define = message.init("define")
+            define.digest, define.name = definition.digest, definition.name
+            define.code = definition.code[start : start + _CODE_PIECE_BYTES]
+            self.channel.send(message, deadline=deadline)
         self._known[definition.digest] = definition
 
     def _serve_until_answer(self, number: int, deadline: float) -> Any:
         clock = watching.CpuWatch(self._handles.pid, self.policy.limits)
         while True:
+            # Asked before each message: a flood of them must not put the deadline off.
+            now = time.monotonic()
+            if now >= deadline:
+                raise wire.DeadlinePassed
+            if now >= clock.next_look and (used := clock.look()) is not None:
+                raise _Verdict(HostCause(Reason.CPU_LIMIT, used))
             try:
                 message = self.channel.receive(min(deadline, clock.next_look))
             except wire.DeadlinePassed:
-                if time.monotonic() >= deadline:
-                    raise
-                used = clock.look()
-                if used is not None:
-                    raise _Verdict(HostCause(Reason.CPU_LIMIT, used)) from None
                 continue
             kind = message.which()
             if kind in ("result", "failure"):
@@ -190,7 +206,12 @@ class Session:
                 self._effect(message, deadline)
             elif kind == "output":
                 if not self.outputs.add(message.output.stream, message.output.data):
-                    raise _Verdict(HostCause(Reason.OUTPUT_LIMIT, f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output"))
+                    raise _Verdict(
+                        HostCause(
+                            Reason.OUTPUT_LIMIT,
+                            f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output",
+                        )
+                    )
             else:
                 raise wire.WireError(f"the worker sent {kind}, which only hosts send")
 
@@ -207,6 +228,7 @@ class Session:
             packed = values.pack(self.broker.perform(effect, context))
             self.channel.send_value("effectResult", number, packed, deadline)
         except (EffectDenied, EffectFailed) as refusal:
+            self._last_failure = refusal if isinstance(refusal, EffectFailed) else self._last_failure
             self._refuse_effect(number, refusal, deadline)
         except (EncodeError, MessageTooLarge) as error:
             self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
@@ -225,9 +247,13 @@ class Session:
         kind, type_name = str(failure.kind), str(failure.typeName)
         if kind == "memory":
             raise _Verdict(None, memory_error=True)
-        # What was denied is told from our own record: the worker could say anything.
+        # What was denied or failed is told from our own record: the worker could say anything.
         if kind == "denied" and self.broker.last_denial is not None:
             raise self.broker.last_denial
+        if kind == "failed" and self._last_failure is not None:
+            raise self._last_failure
+        if kind == "setup":
+            raise PluginNotUsable(str(failure.message)[:4100])
         raise PluginError(type_name[:200], str(failure.message)[:4100], str(failure.traceback)[:16100])
 
     # --- end
@@ -243,7 +269,9 @@ class Session:
                 self.ended = "it was stopped"
                 self._handles.close(self._template)
 
-    def _die(self, cause: HostCause | None, *, ready: bool = True, mid_frame: bool = False, memory_error: bool = False) -> NoReturn:
+    def _die(
+        self, cause: HostCause | None, *, ready: bool = True, mid_frame: bool = False, memory_error: bool = False
+    ) -> NoReturn:
         """Collect the evidence, leave nothing behind, raise WorkerCrash."""
         end = self._handles.end(self._template, cause, ready=ready, mid_frame=mid_frame, memory_error=memory_error)
         evidence = Evidence(
@@ -273,7 +301,7 @@ class Session:
 
 
 class _Verdict(Exception):
-    """This host decided to end the worker."""
+    """The host decided to end the worker: not an error of anybody's code."""
 
     def __init__(self, cause: HostCause | None, *, memory_error: bool = False) -> None:
         super().__init__(cause.detail if cause else "out of memory")

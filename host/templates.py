@@ -76,9 +76,16 @@ class Template:
         self._turn = threading.Lock()
         self._reaped: dict[int, Reaped] = {}
         ours, theirs = socket.socketpair()
-        self._errors = tempfile.TemporaryFile(prefix="fxcell-template-")
+        self._errors = tempfile.TemporaryFile(prefix="fxcell-template-")  # noqa: SIM115 - closed in close()
         try:
-            command = [sys.executable, "-I", "-c", _BOOTSTRAP, str(theirs.fileno()), os.path.dirname(os.path.dirname(fxcell.__file__))]
+            command = [
+                sys.executable,
+                "-I",
+                "-c",
+                _BOOTSTRAP,
+                str(theirs.fileno()),
+                os.path.dirname(os.path.dirname(fxcell.__file__)),
+            ]
             environment = _ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
             self.process: subprocess.Popen[bytes] = launcher.start(
                 command, pass_fds=[theirs.fileno()], env=environment, output=self._errors
@@ -98,12 +105,16 @@ class Template:
 
     def _open(self) -> tuple[Plan, dict[str, int]]:
         options = {"policy": self.policy.to_data(), "spin": spinning_helps(), "host_pid": os.getpid()}
-        answer = self._ask(wire.Message.new_message(open=msgspec.msgpack.encode(options)), (), time.monotonic() + START_S)
+        answer = self._ask(
+            wire.Message.new_message(open=msgspec.msgpack.encode(options)), (), time.monotonic() + START_S
+        )
         report = msgspec.msgpack.decode(answer.opened, type=dict[str, Any])
         # The template saw these before it entered its own; what it says must agree with what we are in.
         outside = namespaces.identities(("user", "mount", "net", "ipc", "uts", "cgroup"))
         if report["outside"] != outside:
-            raise IsolationUnavailable("namespaces", "the template process did not start where the host is", "report this")
+            raise IsolationUnavailable(
+                "namespaces", "the template process did not start where the host is", "report this"
+            )
         return plan.make(self.policy, Probe(**report["probe"])), outside
 
     def spawn(self, fds: Sequence[int], deadline: float) -> Spawned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import psutil
@@ -10,6 +11,8 @@ from fxcell.policies.limits import Limits
 
 _FIRST_LOOK_S = 0.1
 """Commands shorter than this are never looked at; it is also the precision of the limit."""
+
+_CPUS = os.cpu_count() or 1
 
 
 class CpuWatch:
@@ -21,7 +24,7 @@ class CpuWatch:
     def __init__(self, supervisor_pid: int, limits: Limits) -> None:
         self._pid = supervisor_pid
         self._limit_s = limits.cpu_s
-        self._cpus = min(limits.processes + limits.threads, psutil.cpu_count() or 1)
+        self._cpus = min(limits.processes + limits.threads, _CPUS)
         self._base_s: float | None = None
         self.next_look = time.monotonic() + _FIRST_LOOK_S
 

@@ -69,7 +69,7 @@ class HTTPRule(Rule):
         byte_count("max_body_bytes", self.max_body_bytes)
         if type(self.private_hosts) is not bool:
             raise PolicyError(
-                f"private_hosts must be true or false, got {self.private_hosts!r:.60}", at=("private_hosts",)
+                f"private_hosts must be true or false, got {short(self.private_hosts)}", at=("private_hosts",)
             )
         if not self.hosts:
             raise PolicyError(f"hosts = [] grants no request; write {self.example}", at=("hosts",))
@@ -204,13 +204,13 @@ def _methods(given: object) -> tuple[str, ...]:
         if method in _NEVER_METHODS:
             raise PolicyError(f"methods: {method} can never be granted: {_NEVER_METHODS[method]}", at=("methods",))
         if not _METHOD.fullmatch(method):
-            raise PolicyError(f"methods: {method!r:.60} must be a method in capitals, such as GET", at=("methods",))
+            raise PolicyError(f"methods: {short(method)} must be a method in capitals, such as GET", at=("methods",))
     return methods
 
 
 def _ports(given: object) -> tuple[int, ...]:
     if not isinstance(given, list | tuple) or any(type(port) is not int or not 1 <= port <= 65535 for port in given):
-        raise PolicyError(f"ports must be a list of numbers from 1 to 65535, got {given!r:.60}", at=("ports",))
+        raise PolicyError(f"ports must be a list of numbers from 1 to 65535, got {short(given)}", at=("ports",))
     if len(set(given)) != len(given):
         raise PolicyError("ports holds a number twice; the second is without effect", at=("ports",))
     return tuple(sorted(given))

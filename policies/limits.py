@@ -6,14 +6,13 @@ A limit is a plain number with its unit in the field's name. In TOML the unit is
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from fxcell.policies.errors import PolicyError
-from fxcell.policies.names import nearest
+from fxcell.policies.names import nearest, short
 
 KiB, MiB, GiB, TiB = 2**10, 2**20, 2**30, 2**40
 
@@ -147,14 +146,14 @@ def _quantity(text: object, what: str, units: Mapping[str, float], example: str)
         unit = example.partition(" ")[2]
         raise PolicyError(f'{what} = {text!r} has no unit; write it as "{text} {unit}" (units: {known})')
     if type(text) is not str:
-        raise PolicyError(f'{what} must be a text such as "{example}", got {type(text).__name__} {text!r:.60}')
+        raise PolicyError(f'{what} must be a text such as "{example}", got {type(text).__name__} {short(text)}')
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in units:
         folded = {unit.lower(): unit for unit in units}
         given = match[2] if match else ""
         hint = f"; did you mean {folded[given.lower()]!r}?" if given.lower() in folded else ""
         raise PolicyError(
-            f'{what} = {text!r:.60} is not a number and a unit such as "{example}" (units: {known}){hint}'
+            f'{what} = {short(text)} is not a number and a unit such as "{example}" (units: {known}){hint}'
         )
     return match[1], units[match[2]]
 
@@ -164,11 +163,11 @@ def _checked(name: str, value: object, accepted: Range) -> int | float:
     whole = not name.endswith("_s")
     kinds = (int,) if whole else (int, float)
     if type(value) not in kinds:
-        got = "None: a limit cannot be switched off" if value is None else f"{type(value).__name__} {value!r:.60}"
+        got = "None: a limit cannot be switched off" if value is None else f"{type(value).__name__} {short(value)}"
         raise PolicyError(f"limits.{name} must be {_accepted(name, accepted)}, got {got}")
     number: Any = value
-    if not math.isfinite(number) or not accepted.low <= number <= accepted.high:
-        raise PolicyError(f"limits.{name} must be {_accepted(name, accepted)}, got {number!r:.60}")
+    if not accepted.low <= number <= accepted.high:  # also NaN
+        raise PolicyError(f"limits.{name} must be {_accepted(name, accepted)}, got {short(number)}")
     return int(number) if whole else float(number)
 
 

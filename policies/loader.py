@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import TOML_KEYS, Limits, limit_from_toml
-from fxcell.policies.names import nearest
+from fxcell.policies.names import nearest, short
 from fxcell.policies.policy import Policy
 from fxcell.policies.rule import Rule
 from fxcell.policies.rules import effect_class, rule_for
@@ -80,7 +80,7 @@ def _profile_file(name: str) -> Path:
     # Looked up in the list, never joined unseen: the name may come from a request.
     if name not in profile_names():
         raise PolicyError(
-            f"there is no profile {name!r:.80}{nearest(name, profile_names())} "
+            f"there is no profile {short(name)}{nearest(name, profile_names())} "
             "A file's path has a '/' or ends in '.toml'."
         )
     return _PROFILES / f"{name}.toml"
@@ -94,7 +94,7 @@ def _load(path: Path, seen: tuple[str, ...]) -> Policy:
     source = _read(path, seen)
     for key in source.table:
         if key not in _KEYS:
-            source.fail(f"there is no key {key!r:.80}{nearest(key, _KEYS)}", key)
+            source.fail(f"there is no key {short(key)}{nearest(key, _KEYS)}", key)
     base = _base(source)
     parts: dict[str, Any] = {"name": path.stem, "description": ""}
     for key in ("description", "isolation", "allow", "visible", "preload"):
@@ -117,7 +117,7 @@ def _base(source: _Source) -> Policy:
         return Policy()
     spec = source.table["extends"]
     if type(spec) is not str or not spec:
-        source.fail(f"extends must be a profile's name or a path, got {spec!r:.80}", "extends")
+        source.fail(f"extends must be a profile's name or a path, got {short(spec)}", "extends")
     try:
         path = _profile_file(spec) if _is_profile_name(spec) else Path(source.file).parent / spec
     except PolicyError as error:
@@ -135,7 +135,7 @@ def _base(source: _Source) -> Policy:
 def _limits(source: _Source, base: Policy) -> Limits:
     table = source.table.get("limits", {})
     if not isinstance(table, dict):
-        source.fail(f'limits must be a table such as {{ memory = "256 MiB" }}, got {table!r:.80}', "limits")
+        source.fail(f'limits must be a table such as {{ memory = "256 MiB" }}, got {short(table)}', "limits")
     values = base.limits.to_data()
     for key, value in table.items():
         try:
@@ -148,7 +148,7 @@ def _limits(source: _Source, base: Policy) -> Limits:
 def _effects(source: _Source, base: Policy) -> dict[str, Rule]:
     table = source.table.get("effects", {})
     if not isinstance(table, dict):
-        source.fail(f"effects must be a table such as {{ Print = true }}, got {table!r:.80}", "effects")
+        source.fail(f"effects must be a table such as {{ Print = true }}, got {short(table)}", "effects")
     effects = dict(base.effects)
     for name, given in table.items():
         if given is not False:

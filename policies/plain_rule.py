@@ -38,9 +38,9 @@ class PlainRule(Rule):
         for name, values in self.allowed.items():
             _check_values(name, values)
         for name, maximum in self.maxima.items():
-            if type(maximum) not in (int, float) or not math.isfinite(maximum) or maximum < 0:
+            if type(maximum) not in (int, float) or not 0 <= maximum < math.inf:
                 raise PolicyError(
-                    f"max_{name} must be a finite number from 0, got {maximum!r:.60}", at=(f"max_{name}",)
+                    f"max_{name} must be a finite number from 0, got {short(maximum)}", at=(f"max_{name}",)
                 )
         allowed = {
             name: tuple(sorted(values, key=lambda v: (type(v).__name__, v))) for name, values in self.allowed.items()
@@ -104,14 +104,14 @@ class PlainRule(Rule):
 
 def _check_values(name: str, values: object) -> None:
     if isinstance(values, str) or not isinstance(values, list | tuple):
-        raise PolicyError(f"{name} must be a list of allowed values, got {values!r:.60}", at=(name,))
+        raise PolicyError(f"{name} must be a list of allowed values, got {short(values)}", at=(name,))
     if not values:
         raise PolicyError(
             f"{name} = [] allows no value, so the rule grants nothing; leave the effect out instead", at=(name,)
         )
     for index, value in enumerate(values):
         if type(value) not in _SCALARS or (type(value) is float and not math.isfinite(value)):
-            raise PolicyError(f"{name} may list texts, numbers and booleans, got {value!r:.60}", at=(name,))
+            raise PolicyError(f"{name} may list texts, numbers and booleans, got {short(value)}", at=(name,))
         if any(type(value) is type(other) and value == other for other in values[:index]):
             raise PolicyError(f"{name} holds {value!r} twice; the second is without effect", at=(name,))
 
@@ -124,9 +124,9 @@ def _converted(effect: str, field: Field, value: Any) -> Any:
     """The value as the field would hold it (an int in a float field is that float)."""
     try:
         return field.convert(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise PolicyError(
-            f"effects.{effect}.{field.name} holds {value!r:.60}, but the field is {field.type_text}",
+            f"effects.{effect}.{field.name} holds {short(value)}, but the field is {field.type_text}",
             at=("effects", effect, field.name),
         ) from None
 

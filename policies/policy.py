@@ -20,7 +20,7 @@ import msgspec
 
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import Limits
-from fxcell.policies.names import nearest
+from fxcell.policies.names import nearest, short
 from fxcell.policies.paths import check_directory
 from fxcell.policies.rule import Rule, texts
 from fxcell.policies.words import NEVER, WORDS
@@ -64,7 +64,7 @@ class Policy:
     def __post_init__(self) -> None:
         for label in ("name", "description"):
             if type(getattr(self, label)) is not str:
-                raise PolicyError(f"{label} must be a text, got {getattr(self, label)!r:.60}", at=(label,))
+                raise PolicyError(f"{label} must be a text, got {short(getattr(self, label))}", at=(label,))
         if not isinstance(self.limits, Limits):
             raise PolicyError(f"limits must be a Limits, got {type(self.limits).__name__}")
         kept = {
@@ -128,7 +128,7 @@ class Policy:
         known = [item.name for item in dataclasses.fields(cls)]
         for key in data:
             if key not in known:
-                raise PolicyError(f"a policy has no key {key!r:.60}{nearest(key, known)}")
+                raise PolicyError(f"a policy has no key {short(key)}{nearest(key, known)}")
         parts = dict(data)
         if "limits" in parts:
             parts["limits"] = Limits.from_data(parts["limits"])
@@ -156,7 +156,7 @@ class Policy:
 
 def _isolation(given: object) -> Isolation:
     if not isinstance(given, str) or given not in [level.value for level in Isolation]:
-        raise PolicyError(f'isolation must be "full" or "trusted", got {given!r:.60}', at=("isolation",))
+        raise PolicyError(f'isolation must be "full" or "trusted", got {short(given)}', at=("isolation",))
     return Isolation(given)
 
 
@@ -165,7 +165,7 @@ def _effects(given: object) -> Mapping[str, Rule]:
         raise PolicyError(f"effects must be a table, got {type(given).__name__}", at=("effects",))
     for name in given:
         if type(name) is not str:
-            raise PolicyError(f"effects must be named by texts, got {name!r:.60}", at=("effects",))
+            raise PolicyError(f"effects must be named by texts, got {short(name)}", at=("effects",))
     if not given:
         return MappingProxyType({})
     from fxcell.policies.rules import rule_for  # the worker's side has policies without effects, and no use for rules
@@ -185,7 +185,7 @@ def check_word(word: str) -> None:
     if word in NEVER:
         raise PolicyError(f"allow: {word!r} can never be granted: {NEVER[word]}", at=("allow",))
     if word not in WORDS:
-        raise PolicyError(f"allow: there is no word {word!r:.60}{nearest(word, WORDS)}", at=("allow",))
+        raise PolicyError(f"allow: there is no word {short(word)}{nearest(word, WORDS)}", at=("allow",))
 
 
 def _visible(given: object) -> tuple[str, ...]:
@@ -199,7 +199,7 @@ def _preload(given: object) -> tuple[str, ...]:
     unique = texts("preload", given, '["numpy"]')
     for module in unique:
         if not _MODULE.fullmatch(module):
-            raise PolicyError(f"preload: {module!r:.60} is not the dotted name of a module", at=("preload",))
+            raise PolicyError(f"preload: {short(module)} is not the dotted name of a module", at=("preload",))
         if module.partition(".")[0] in ("__main__", "fxcell"):
             raise PolicyError(
                 f"preload: {module!r} cannot be named: the template chooses these itself", at=("preload",)

@@ -13,7 +13,7 @@ import msgspec
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import parse_bytes
-from fxcell.policies.names import nearest
+from fxcell.policies.names import nearest, short
 
 _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -46,7 +46,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.max_calls is not None and (type(self.max_calls) is not int or self.max_calls < 1):
-            raise PolicyError(f"max_calls must be a whole number from 1, got {self.max_calls!r:.60}", at=("max_calls",))
+            raise PolicyError(
+                f"max_calls must be a whole number from 1, got {short(self.max_calls)}", at=("max_calls",)
+            )
 
     def judge(self, effect: Effect) -> Refusal | None:
         """Why this rule refuses the effect, or None when it grants it."""
@@ -133,17 +135,17 @@ def byte_count(name: str, value: object, high: int = 2**40) -> None:
     """Raise PolicyError unless the value is a whole number of bytes from 0 to `high`."""
     if type(value) is not int or not 0 <= value <= high:
         raise PolicyError(
-            f'{name} must be a size such as "16 MiB", at most {high:,} bytes, got {value!r:.60}', at=(name,)
+            f'{name} must be a size such as "16 MiB", at most {high:,} bytes, got {short(value)}', at=(name,)
         )
 
 
 def texts(name: str, value: object, example: str) -> tuple[str, ...]:
     """A list of different, non-empty texts, sorted. Raises PolicyError for anything else."""
     if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
-        raise PolicyError(f"{name} must be a list such as {example}, got {value!r:.60}", at=(name,))
+        raise PolicyError(f"{name} must be a list such as {example}, got {short(value)}", at=(name,))
     for item in value:
         if type(item) is not str or not item:
-            raise PolicyError(f"{name} must hold texts such as {example}, got {item!r:.60}", at=(name,))
+            raise PolicyError(f"{name} must hold texts such as {example}, got {short(item)}", at=(name,))
     seen = sorted(value)
     for one, two in itertools.pairwise(seen):
         if one == two:

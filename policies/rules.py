@@ -15,7 +15,7 @@ from fxcell.policies.effects import FX, Effect, UnknownEffectError
 from fxcell.policies.errors import EffectDenied, PolicyError
 from fxcell.policies.file_rule import FileRule
 from fxcell.policies.http_rule import HTTPRule
-from fxcell.policies.names import nearest
+from fxcell.policies.names import nearest, short
 from fxcell.policies.plain_rule import PlainRule
 from fxcell.policies.rule import Refusal, Rule
 from fxcell.policies.targets import HTTPTarget, http_target, is_private_address
@@ -48,7 +48,7 @@ def rule_for(effect: str, given: object) -> Rule:
         given = {}
     if not isinstance(given, Mapping):
         raise PolicyError(
-            f"effects.{effect} must be true or a table {{ … }}, got {given!r:.60}", at=("effects", effect)
+            f"effects.{effect} must be true or a table {{ … }}, got {short(given)}", at=("effects", effect)
         )
     return kind.from_data(effect, given).fitted(cls)
 
@@ -75,7 +75,7 @@ def effect_class(name: str) -> type[Effect]:
         return FX[name]
     except UnknownEffectError:
         known = [known for known in FX if known not in NEVER_GRANTED]
-        raise PolicyError(f"there is no effect {name!r:.60}{nearest(name, known)}", at=("effects", name)) from None
+        raise PolicyError(f"there is no effect {short(name)}{nearest(name, known)}", at=("effects", name)) from None
 
 
 def rule_kind(effect: str) -> type[Rule]:

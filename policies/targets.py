@@ -10,6 +10,8 @@ import ipaddress
 import re
 from typing import NamedTuple
 
+from fxcell.policies.names import short
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_URL_CHARACTERS = 8192
 
@@ -71,7 +73,7 @@ def split_port(authority: str) -> tuple[str, int | None]:
         return host, None
     digits = rest[1:]
     if rest[0] != ":" or not _PORT.fullmatch(digits) or int(digits) > 65535:
-        raise ValueError(f"{rest[1:]!r:.40} is not a port from 1 to 65535 in plain digits")
+        raise ValueError(f"{short(rest[1:])} is not a port from 1 to 65535 in plain digits")
     return host, int(digits)
 
 
@@ -83,13 +85,15 @@ def host_name(text: str) -> str:
     if text.startswith("["):
         return _ipv6(text)
     if len(text) > 253 or not _NAME.fullmatch(text):
-        raise ValueError(f"{text!r:.80} is not a host name of plain ASCII letters, digits and '-'")
+        raise ValueError(f"{short(text)} is not a host name of plain ASCII letters, digits and '-'")
     if _NUMBER_LABEL.fullmatch(text.rpartition(".")[2]):
         # Resolvers read a last label of digits as part of a number: 2130706433 and 127.1 are both 127.0.0.1.
         try:
             return str(ipaddress.IPv4Address(text))
         except ValueError:
-            raise ValueError(f"{text!r:.80} is not an IPv4 address in its usual spelling, four plain numbers") from None
+            raise ValueError(
+                f"{short(text)} is not an IPv4 address in its usual spelling, four plain numbers"
+            ) from None
     return text
 
 
@@ -97,11 +101,11 @@ def _ipv6(text: str) -> str:
     try:
         address = ipaddress.IPv6Address(text[1:-1] if text.endswith("]") else "")
     except ValueError:
-        raise ValueError(f"{text!r:.80} is not an IPv6 address in brackets") from None
+        raise ValueError(f"{short(text)} is not an IPv6 address in brackets") from None
     if address.scope_id is not None or address.ipv4_mapped is not None:
-        raise ValueError(f"{text!r:.80} has a zone or holds an IPv4 address; write the IPv4 address itself")
+        raise ValueError(f"{short(text)} has a zone or holds an IPv4 address; write the IPv4 address itself")
     if str(address) != text[1:-1]:
-        raise ValueError(f"{text!r:.80} is not in the shortest spelling; write [{address}]")
+        raise ValueError(f"{short(text)} is not in the shortest spelling; write [{address}]")
     return str(address)
 
 
@@ -169,17 +173,19 @@ class HostEntry(NamedTuple):
 def host_entry(text: object) -> HostEntry:
     """Read one entry of `hosts`. Raises ValueError with what to write instead."""
     if type(text) is not str or not text.isascii() or text != text.lower():
-        raise ValueError(f"{text!r:.80} must be written in lower-case ASCII letters (a punycode name begins with xn--)")
+        raise ValueError(
+            f"{short(text)} must be written in lower-case ASCII letters (a punycode name begins with xn--)"
+        )
     if "://" in text or "/" in text:
-        raise ValueError(f"{text!r:.80} must be a host alone, without scheme and path")
+        raise ValueError(f"{short(text)} must be a host alone, without scheme and path")
     host, port = split_port(text)
     if host == "*":
         return HostEntry("*", port)
     if host.startswith("*."):
         suffix = host_name(host[2:])
         if literal_address(suffix) is not None:
-            raise ValueError(f"{text!r:.80}: there are no hosts below an address")
+            raise ValueError(f"{short(text)}: there are no hosts below an address")
         return HostEntry(f"*.{suffix}", port)
     if "*" in host:
-        raise ValueError(f"{text!r:.80}: '*' may only stand alone or as '*.' at the start")
+        raise ValueError(f"{short(text)}: '*' may only stand alone or as '*.' at the start")
     return HostEntry(host_name(host), port)

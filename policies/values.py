@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import functools
+import gc
 import math
 import re
 import struct
@@ -76,7 +77,9 @@ class Packed:
         return len(self.body) + sum(buffer.nbytes for buffer in self.buffers)
 
 
-_PLAIN = frozenset({int, float, str, bool, type(None)})
+_PLAIN: frozenset[type] = frozenset({int, float, str, bool, type(None)})
+_PLAIN_IN_LINE = _PLAIN | {list, dict}
+_PLAIN_ALL = _PLAIN_IN_LINE | {bytes}
 _NEVER_REPLACED = frozenset({float, bool, type(None)})
 _encode = msgspec.msgpack.Encoder().encode
 _EXACT_DTYPE = re.compile(r"[<>|](?:b1|i[1248]|u[1248]|f(?:2|4|8|16)|c(?:8|16|32)|[SU]\d{1,9}|[mM]8(?:\[\w{1,12}\])?)")
@@ -106,9 +109,12 @@ def pack_inline(value: object) -> Packed:
 
 def _pack(value: object, *, set_aside: bool) -> Packed:
     packed = Packed(b"")
-    if type(value) in _NEVER_REPLACED:
-        packed.body = _encode(value)
-        return packed
+    if _is_plain(value, _PLAIN_IN_LINE if set_aside else _PLAIN_ALL):
+        try:
+            packed.body = _encode(value)
+            return packed
+        except (OverflowError, UnicodeEncodeError):
+            pass  # an integer or a text that needs an extension
     walker = _Walker(packed if set_aside else None, packed.definitions)
     try:
         packed.body = _encode(walker.walk(value, 0))
@@ -117,13 +123,31 @@ def _pack(value: object, *, set_aside: bool) -> Packed:
     return packed
 
 
+def _is_plain(value: object, plain: frozenset[type]) -> bool:
+    """True when the value and all in it are of these types, which MessagePack has, and at most MAX_DEPTH levels deep.
+
+    Asks the garbage collector what containers hold: it looks at a value in C, some twenty times as fast as a walk.
+    """
+    kind = type(value)
+    if kind in _PLAIN or kind not in plain:
+        return kind in plain
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = gc.get_referents(*level)  # of a scalar: nothing
+        if not level:
+            return True
+        if not plain.issuperset(map(type, level)):
+            return False
+    return False
+
+
 class _Walker:
     """Replaces what MessagePack lacks by extensions; returns the same object where nothing needs replacing."""
 
     def __init__(self, aside: Packed | None, definitions: dict[str, Definition]) -> None:
         self.aside = aside
         self.definitions = definitions
-        self.path: list[str] = []
+        self.path: list[tuple[str, object]] = []
 
     def walk(self, value: object, depth: int) -> object:
         kind = type(value)
@@ -138,12 +162,9 @@ class _Walker:
         if depth >= MAX_DEPTH:
             self.fail(value, f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
         if kind is list:
-            return [self.step(f"[{i}]", item, depth) for i, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
+            return [self.step("[{!r:.40}]", i, item, depth) for i, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
         if kind is dict:
-            return {
-                self.step(f" key {key!r:.40}", key, depth): self.step(f"[{key!r:.40}]", item, depth)
-                for key, item in value.items()  # type: ignore[attr-defined]
-            }
+            return self.table(value, depth)  # type: ignore[arg-type]
         encoder = _EXTENSION_ENCODERS.get(kind)
         if encoder is None:
             encoder = _encoder_by_base(value)
@@ -151,10 +172,20 @@ class _Walker:
             self.fail(value, "is not a type that travels between processes")
         return encoder(self, value, depth + 1)
 
-    def step(self, label: str, value: object, depth: int) -> object:
-        if type(value) in _NEVER_REPLACED:
+    def table(self, value: dict[object, object], depth: int) -> object:
+        keys = [self.step(" key {!r:.40}", key, key, depth) for key in value]
+        items = [self.step("[{!r:.40}]", key, item, depth) for key, item in value.items()]
+        if not any(type(key) is msgspec.msgpack.Ext for key in keys):
+            return dict(zip(keys, items, strict=True))
+        # msgspec's extensions are not hashable, so a table with such keys is written by hand.
+        pairs = (_encode(part) for pair in zip(keys, items, strict=True) for part in pair)
+        return msgspec.Raw(b"\xdf" + struct.pack(">I", len(keys)) + b"".join(pairs))
+
+    def step(self, form: str, key: object, value: object, depth: int) -> object:
+        kind = type(value)
+        if kind in _NEVER_REPLACED or (kind is str and value.isascii()):  # type: ignore[attr-defined]
             return value
-        self.path.append(label)
+        self.path.append((form, key))
         result = self.walk(value, depth + 1)
         self.path.pop()
         return result
@@ -170,7 +201,7 @@ class _Walker:
         return _extension(code, _encode(self.walk(value, depth)))
 
     def fail(self, value: object, why: str) -> NoReturn:
-        place = "".join(self.path) or "the value itself"
+        place = "".join(form.format(key) for form, key in self.path) or "the value itself"
         raise EncodeError(
             f"cannot encode {type(value).__module__}.{type(value).__qualname__} at {place}: it {why}. "
             "Send None, bool, int, float, str, bytes, list, dict, tuple, set, complex, datetime, Decimal, UUID, "
@@ -292,19 +323,24 @@ def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequen
     Raises: DecodeError - malformed data, unknown extension, nesting beyond limits, a value its type refuses.
     """
     value = _decode(data, allow_calls, buffers)
-    if len(data) > MAX_DEPTH:  # a level takes a byte at least
-        _check_depth(value, data)
+    # A level takes a byte at least. msgspec's own limit is the C stack, far over what Python code can walk.
+    if len(data) > MAX_DEPTH and not _is_plain(value, _PLAIN_ALL):
+        _check_depth(value)
     return value
 
 
 def _decode(data: bytes | memoryview, allow_calls: bool, buffers: Sequence[memoryview]) -> Any:
-    hook = functools.partial(_decode_extension, allow_calls=allow_calls, buffers=buffers)
     try:
-        return msgspec.msgpack.Decoder(ext_hook=hook).decode(data)
+        return (_decoder(allow_calls, buffers) if buffers else _DECODERS[allow_calls]).decode(data)
     except DecodeError:
         raise
     except _MALFORMED as error:
         raise DecodeError(f"cannot decode a message value: {type(error).__name__}: {error}") from error
+
+
+def _decoder(allow_calls: bool, buffers: Sequence[memoryview]) -> msgspec.msgpack.Decoder[Any]:
+    hook = functools.partial(_decode_extension, allow_calls=allow_calls, buffers=buffers)
+    return msgspec.msgpack.Decoder(ext_hook=hook)
 
 
 _MALFORMED = (
@@ -320,17 +356,11 @@ _MALFORMED = (
 )
 """What wrong bytes make msgspec and the constructors of our types raise."""
 
-_SCALAR_BYTES = bytes(set(range(256)) - {*range(0x80, 0xA0), *range(0xC7, 0xCA), *range(0xD4, 0xE0)})
-"""Every byte that does not begin a list, a table or an extension in MessagePack."""
 
-
-def _check_depth(value: object, data: bytes | memoryview) -> None:
-    """Raise DecodeError for containers nested beyond MAX_DEPTH: msgspec's limit is the C stack, far over Python's."""
-    # A quick bound from above, at the speed of C: most messages do not hold that many containers at all.
-    if len(bytes(data).translate(None, _SCALAR_BYTES)) <= MAX_DEPTH:
-        return
+def _check_depth(value: object) -> None:
+    """Raise DecodeError for containers nested beyond MAX_DEPTH."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [child for container in level for child in _children(container)]
         if not level:
             return
@@ -368,6 +398,9 @@ def _decode_extension(number: int, data: memoryview, *, allow_calls: bool, buffe
     if registered is None:
         raise DecodeError(f"unknown MessagePack extension {number}")
     return registered(parts, allow_calls)
+
+
+_DECODERS = {allow_calls: _decoder(allow_calls, ()) for allow_calls in (False, True)}
 
 
 def _buffer(data: memoryview, buffers: Sequence[memoryview]) -> memoryview:

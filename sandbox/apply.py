@@ -15,9 +15,11 @@ import signal
 import socket
 from dataclasses import dataclass
 
+from fxcell.policies.errors import KernelRefused
 from fxcell.policies.limits import Limits
 from fxcell.policies.policy import Policy
-from fxcell.sandbox import enforced, filter, root
+from fxcell.sandbox import enforced, root
+from fxcell.sandbox.filter import compile_filter, errno_answers
 from fxcell.sandbox.kernel import landlock, namespaces, privileges, processes, rlimits, seccomp
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import TEMPLATE_NAMESPACES
@@ -88,8 +90,6 @@ def _enter_user_namespace(plan: Plan) -> None:
         os.close(ready_writer)
         _, status = os.waitpid(mapper, 0)
     if status:
-        from fxcell.policies.errors import KernelRefused
-
         raise KernelRefused(f"map user {plan.outside_uid} into the user namespace", 1, "write to uid_map")
 
 
@@ -124,7 +124,9 @@ class Locked:
     report: bytes
 
 
-def confine_worker(prepared: Prepared, *, channel: int, line: int, stack: int, streams: tuple[int, int], cgroup: list[int]) -> Locked:
+def confine_worker(
+    prepared: Prepared, *, channel: int, line: int, stack: int, streams: tuple[int, int], cgroup: list[int]
+) -> Locked:
     """Lock this process down; after it only plugin code and its loop run here.
 
     line:    socket on which the supervisor waits for the seccomp listener.
@@ -144,7 +146,9 @@ def confine_worker(prepared: Prepared, *, channel: int, line: int, stack: int, s
     spaces = namespaces.identities(enforced.NAMESPACES, prepared.proc)
     # 3. Descriptors: exactly these, nothing inherited.
     nothing = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    processes.place_at({0: nothing, 1: streams[0], 2: streams[1], CHANNEL_FD: channel, REPORT_FD: line, STACK_FD: stack})
+    processes.place_at(
+        {0: nothing, 1: streams[0], 2: streams[1], CHANNEL_FD: channel, REPORT_FD: line, STACK_FD: stack}
+    )
     processes.close_all_except({0, 1, 2, CHANNEL_FD, REPORT_FD, STACK_FD})
     # Python asks the kernel about a socket when it wraps one, which the filter will refuse.
     to_host, to_supervisor = socket.socket(fileno=CHANNEL_FD), socket.socket(fileno=REPORT_FD)
@@ -218,4 +222,4 @@ def prepare(policy: Policy, plan: Plan, view: View) -> Prepared:
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not plan.confined:
         return Prepared(policy, plan, view, b"", {}, proc)
-    return Prepared(policy, plan, view, filter.compile_filter(plan.words), filter.errno_answers(plan.words), proc)
+    return Prepared(policy, plan, view, compile_filter(plan.words), errno_answers(plan.words), proc)

@@ -41,20 +41,41 @@ def _plain(loaded: Any) -> Callable[..., Any]:
     function = loaded.function if isinstance(loaded, ZefFunction) else loaded
     if not callable(function):
         raise PluginNotUsable(f"the entry is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _load_plugin(packed: bytes) -> Callable[..., Any]:
     table = msgspec.msgpack.decode(packed, type=dict[str, Any])
     module_name, _, function_name = table["entry"].partition(":")
     finder = _Files(table["files"])
+    _forget_namesakes(finder)
     sys.meta_path.insert(0, finder)
     module = importlib.import_module(module_name)
     function = getattr(module, function_name, None)
-    if function is None:
-        there = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
-        raise PluginNotUsable(f"{module_name} has no function {function_name!r}; it has: {', '.join(there) or 'none'}")
+    if not callable(function):
+        own = (name for name, value in vars(module).items() if _module_of(value) == module_name)
+        has = f"a {type(function).__name__} of that name, not a function" if hasattr(module, function_name) else "none"
+        raise PluginNotUsable(
+            f"the entry is {module_name}:{function_name}, but {finder.place(module_name)} has {has}. "
+            f"Functions it has: {', '.join(sorted(name for name in own if not name.startswith('_'))) or 'none'}"
+        )
     return _plain(function)
+
+
+def _module_of(value: object) -> object:
+    function = value.function if isinstance(value, ZefFunction) else value
+    return getattr(function, "__module__", None) if callable(function) else None
+
+
+def _forget_namesakes(finder: _Files) -> None:
+    """Drop loaded modules that this plugin has its own files for: another plugin's in this worker, or a library's.
+
+    The standard library and fxcell stay: the worker itself stands on them.
+    """
+    for name in list(sys.modules):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in ("fxcell", "__main__") and finder.place(name):
+            del sys.modules[name]
 
 
 class _Files(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -63,21 +84,24 @@ class _Files(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
 
-    def find_spec(self, fullname: str, _path: Sequence[str] | None, _target: types.ModuleType | None = None) -> ModuleSpec | None:
-        place = self._place(fullname)
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None, _target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        place = self.place(fullname)
         if place is None:
             return None
-        return importlib.util.spec_from_loader(fullname, self, origin=place, is_package=place.endswith("__init__.py"))
+        return importlib.util.spec_from_loader(fullname, self, origin=place, is_package=place.endswith("/__init__.py"))
 
-    def _place(self, fullname: str) -> str | None:
+    def place(self, fullname: str) -> str | None:
+        """The path of a module's file inside the plugin, or None."""
         base = fullname.replace(".", "/")
         return next((place for place in (f"{base}.py", f"{base}/__init__.py") if place in self.files), None)
 
     def get_source(self, fullname: str) -> str:
-        return importlib.util.decode_source(self.files[self._place(fullname) or ""])
+        return importlib.util.decode_source(self.files[self.place(fullname) or ""])
 
     def exec_module(self, module: types.ModuleType) -> None:
-        place = self._place(module.__name__) or ""
+        place = self.place(module.__name__) or ""
         source = self.get_source(module.__name__)
         # So that tracebacks can show the plugin's lines.
         linecache.cache[place] = (len(source), None, source.splitlines(keepends=True), place)

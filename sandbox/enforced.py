@@ -52,7 +52,10 @@ def observe(plan: Plan, spaces: dict[str, int]) -> dict[str, Any]:
     if plan.confined:
         report |= {
             "namespaces": {**spaces, "pid_inside": os.getpid()},
-            "minimal_root": {"proc_visible": os.path.lexists("/proc"), "root_writable": not os.statvfs("/").f_flag & os.ST_RDONLY},
+            "minimal_root": {
+                "proc_visible": os.path.lexists("/proc"),
+                "root_writable": not os.statvfs("/").f_flag & os.ST_RDONLY,
+            },
             "privileges": {
                 "capabilities": privileges.held_capabilities(),
                 "no_new_privs": privileges.has_no_new_privs(),
@@ -100,7 +103,9 @@ def _errno_of_socket() -> str:
     return ""
 
 
-def check(plan: Plan, limits: Limits, data: bytes, *, outside: dict[str, int], in_memory_cgroup: bool) -> tuple[str, ...]:
+def check(
+    plan: Plan, limits: Limits, data: bytes, *, outside: dict[str, int], in_memory_cgroup: bool
+) -> tuple[str, ...]:
     """Compare a worker's report with what the plan promises; answer the layers enforced.
 
     outside: the host's own namespaces, none of which the worker may be in.
@@ -111,7 +116,10 @@ def check(plan: Plan, limits: Limits, data: bytes, *, outside: dict[str, int], i
     except msgspec.MsgspecError as error:
         raise InternalError(f"a worker's Enforced report is malformed: {error}") from error
     if set(report) != set(plan.layers):
-        _refuse(",".join(set(plan.layers) ^ set(report)) or "layers", f"the worker reports {sorted(report)}, planned were {sorted(plan.layers)}")
+        _refuse(
+            ",".join(set(plan.layers) ^ set(report)) or "layers",
+            f"the worker reports {sorted(report)}, planned were {sorted(plan.layers)}",
+        )
     _expect("hygiene", report["hygiene"]["descriptors"], [0, 1, 2, CHANNEL_FD, STACK_FD])
     set_limits = report["limits"]
     _expect("limits", set_limits["core_bytes"], 0)
@@ -149,6 +157,6 @@ def _expect(layer: str, found: object, wanted: object) -> None:
 
 
 def _refuse(layer: str, cause: str) -> None:
-    raise IsolationUnavailable(layer, cause, "report it with the output of `fxcell --version` and your kernel's version")
-
-
+    raise IsolationUnavailable(
+        layer, cause, "report it with the output of `fxcell --version` and your kernel's version"
+    )

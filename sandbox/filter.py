@@ -49,7 +49,7 @@ def compile_filter(words: frozenset[str]) -> bytes:
 
 def errno_answers(words: Iterable[str]) -> dict[int, int]:
     """Which errno the supervisor answers, by call number, when a call's arguments were not among the allowed ones."""
-    answers = {}
+    answers: dict[int, int] = {}
     for name, number, _reason in syscalls.refused(syscalls.allowed(words)):
         resolved = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
         if resolved >= 0:

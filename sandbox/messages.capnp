@@ -76,7 +76,7 @@ struct Hello {
 struct Define {
   digest @0 :Text;            # SHA-256 of code, hex
   name @1 :Text;
-  code @2 :Data;              # cloudpickle; host -> worker only
+  code @2 :Data;              # cloudpickle or a packed plugin (sandbox/code.py); large code in several messages, in order
 }
 
 struct Failure {

@@ -44,7 +44,9 @@ def make(policy: Policy, probe: Probe) -> Plan:
     if probe.system != "linux":
         raise IsolationUnavailable("kernel", f"this is {probe.system}", "run fxcell on Linux")
     if policy.isolation is Isolation.TRUSTED:
-        return Plan(CONTAINMENT_LAYERS, confined=False, words=policy.allow, landlock_abi=0, outside_uid=probe.uid, notes=())
+        return Plan(
+            CONTAINMENT_LAYERS, confined=False, words=policy.allow, landlock_abi=0, outside_uid=probe.uid, notes=()
+        )
     if probe.machine not in ("x86_64", "aarch64"):
         raise IsolationUnavailable("seccomp", f"no system call table for {probe.machine}", "use x86_64 or aarch64")
     if probe.namespaces_error:
@@ -57,7 +59,9 @@ def make(policy: Policy, probe: Probe) -> Plan:
         )
     if not probe.seccomp_notify:
         raise IsolationUnavailable(
-            "seccomp", f"kernel {probe.kernel} has no user notification", "use Linux 5.0 or newer with CONFIG_SECCOMP_FILTER"
+            "seccomp",
+            f"kernel {probe.kernel} has no user notification",
+            "use Linux 5.0 or newer with CONFIG_SECCOMP_FILTER",
         )
     return Plan(LAYERS, confined=True, words=policy.allow, landlock_abi=probe.landlock_abi, outside_uid=probe.outside_uid,
                 notes=_landlock_notes(probe.landlock_abi))  # fmt: skip

@@ -31,7 +31,9 @@ def enter_minimal_root(view: View) -> None:
     # Opened first: putting the base in place may hide what lies below it.
     sources = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*view.trees, *view.devices)}
     try:
-        mounts.tmpfs(_BASE, size_bytes=_ROOT_BYTES, files=_ROOT_FILES, mode=0o755, flags=mounts.NO_SUID | mounts.NO_DEVICES)
+        mounts.tmpfs(
+            _BASE, size_bytes=_ROOT_BYTES, files=_ROOT_FILES, mode=0o755, flags=mounts.NO_SUID | mounts.NO_DEVICES
+        )
         for path in view.trees:
             _make_target(_BASE + path, sources[path])
             mounts.bind(sources[path], _BASE + path)

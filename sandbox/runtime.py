@@ -69,7 +69,9 @@ class WorkerRunner(Runner):
 
     def submit(self, _value: Any) -> Any:
         """Not offered inside a worker."""
-        raise TypeError("run.submit and run.aio belong to the host; inside a worker use threads if the policy allows them")
+        raise TypeError(
+            "run.submit and run.aio belong to the host; inside a worker use threads if the policy allows them"
+        )
 
     aio = submit
 
@@ -77,12 +79,12 @@ class WorkerRunner(Runner):
 def _failure(failure: Any) -> Exception:
     details = msgspec.msgpack.decode(failure.details, type=dict[str, Any])
     if failure.kind == "denied":
-        return EffectDenied(details["effect"], details["field"], details["rule"], details["policy"], details["suggestion"])
+        return EffectDenied(
+            details["effect"], details["field"], details["rule"], details["policy"], details["suggestion"]
+        )
     return EffectFailed(details["effect"], details["kind"], details["message"])
 
 
 def install(run: WorkerRunner) -> None:
     """Make this runner what `fxcell.run` means in this process."""
     fxcell.run = run  # type: ignore[assignment]
-
-

@@ -58,7 +58,9 @@ def start(prepared: apply.Prepared, *, channel: int, report: int, cgroup: list[i
     os._exit(1)
 
 
-def _become_worker(prepared: apply.Prepared, channel: int, line: int, writers: list[int], cgroup: list[int], *, spin: bool) -> NoReturn:
+def _become_worker(
+    prepared: apply.Prepared, channel: int, line: int, writers: list[int], cgroup: list[int], *, spin: bool
+) -> NoReturn:
     try:
         stdout, stderr, stack = writers
         locked = apply.confine_worker(
@@ -101,7 +103,9 @@ class _Tail:
 
 
 class _Watch:
-    def __init__(self, prepared: apply.Prepared, line: wire.Channel, worker_pid: int, listener: int, readers: list[int]) -> None:
+    def __init__(
+        self, prepared: apply.Prepared, line: wire.Channel, worker_pid: int, listener: int, readers: list[int]
+    ) -> None:
         self.answers = prepared.answers
         self.output_bytes = prepared.policy.limits.output_bytes
         self.confined = prepared.plan.confined
@@ -233,5 +237,3 @@ def _children() -> list[int]:
     # Orphans come to us (PR_SET_CHILD_SUBREAPER), so repeating this reaches descendants of any depth.
     with open("/proc/thread-self/children", encoding="ascii") as file:
         return [int(word) for word in file.read().split()]
-
-

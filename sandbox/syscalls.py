@@ -28,7 +28,9 @@ STACK_FD = 5
 
 _LOW_32 = 0xFFFFFFFF
 _CLONE_VM, _CLONE_THREAD = 0x00000100, 0x00010000
-_CLONE_NEVER = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080 | 0x00802000
+_CLONE_NEVER = (
+    0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080 | 0x00802000
+)
 """Every CLONE_NEW* flag, CLONE_NEWTIME's bit, CLONE_PTRACE and CLONE_UNTRACED."""
 
 
@@ -69,7 +71,8 @@ BASE: tuple[Allow, ...] = (
     *_rows("memory of the interpreter", "munmap brk mremap madvise"),
     Allow("mmap", "memory that is not executable", _NO_EXEC),
     Allow("mprotect", "memory that is not executable", _NO_EXEC),
-    *_rows("large values to the host", "memfd_create"),
+    # No MFD_HUGETLB: a reader of huge pages that are not there dies of SIGBUS. 1 = close on exec, 2 = sealable, 8 = not executable.
+    *_argument("memfd_create", "large values to the host", 1, (1, 2, 3, 9, 10, 11)),
     *_argument("fcntl", "descriptor flags, duplicates, seals", 1, (
         fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS)),
     *_rows("duplicates of standard streams", "dup"),
@@ -121,10 +124,10 @@ _SAFE_ERRNOS: tuple[tuple[int, str, str], ...] = (
     (errno.EPERM, "identity does not change", "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capget setsid setpgid getpgrp getppid getpgid getsid"),
     (errno.EPERM, "process attributes are locked", "prctl"),
     (errno.ENOTTY, "there is no terminal and no device", "ioctl"),
-    (errno.EINVAL, "other descriptor commands", "fcntl"),
+    (errno.EINVAL, "other descriptor commands, other kinds of memory", "fcntl memfd_create"),
     (errno.EACCES, "memory cannot become code", "mmap mprotect pkey_mprotect"),
-    (errno.EROFS, "nothing to write to", "creat mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat ftruncate truncate fallocate "
-     "chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat pwrite64 pwritev pwritev2 fsync fdatasync sync_file_range flock"),
+    (errno.EROFS, "nothing to write to", ("creat mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat ftruncate truncate fallocate "
+     "chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat pwrite64 pwritev pwritev2 fsync fdatasync sync_file_range flock")),
     (errno.EOPNOTSUPP, "extended attributes", "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr"),
     (errno.EPERM, "other ways to move or wait for bytes; libraries fall back to read and write", "sendfile copy_file_range splice tee vmsplice epoll_create epoll_create1 eventfd2 pipe pipe2 dup2 dup3 umask chdir fchdir statfs fstatfs preadv preadv2 fadvise64 mlock mlock2 munlock readlinkat timerfd_create signalfd4"),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The template process: a warm interpreter that workers are forked from. Trusted, single-threaded, runs no plugin code.
 
-Started by the host by exec (host/templates.py), one per policy. Inputs: a stream socket to the host; its
-first message is `open`, a MessagePack table {policy, spin, host_pid}. Outputs: `opened` or `failure`; then `spawned` or `failure` for
+Started by the host by exec (host/templates.py), one per policy. Inputs: a stream socket to the host; its first message
+is `open`, a MessagePack table {policy, spin, host_pid}. Outputs: `opened` or `failure`; then `spawned` or `failure` for
 each `spawn`, and `reaped` for each supervisor that ended.
 
 It ends when the host's end of the socket closes, and every supervisor ends with it (PR_SET_PDEATHSIG), and every worker
@@ -63,7 +63,9 @@ def _prepare(policy: Policy) -> tuple[apply.Prepared, dict[str, Any]]:
             importlib.import_module(name)
         except ImportError as error:
             raise IsolationUnavailable(
-                "preload", f"the policy preloads {name!r}, which cannot be imported: {error}", f"install it, or take it out of `preload` of policy {policy.name!r}"
+                "preload",
+                f"the policy preloads {name!r}, which cannot be imported: {error}",
+                f"install it, or take it out of `preload` of policy {policy.name!r}",
             ) from error
     found = probe.look()
     planned = plan.make(policy, found)
@@ -73,7 +75,9 @@ def _prepare(policy: Policy) -> tuple[apply.Prepared, dict[str, Any]]:
         try:
             apply.confine_template(prepared)
         except (KernelRefused, OSError) as error:
-            raise IsolationUnavailable("namespaces", str(error), "run `fxcell doctor`, or see SECURITY.md, Host duties") from error
+            raise IsolationUnavailable(
+                "namespaces", str(error), "run `fxcell doctor`, or see SECURITY.md, Host duties"
+            ) from error
     sys.dont_write_bytecode = True
     return prepared, {"probe": found.to_data(), "outside": outside}
 
@@ -133,10 +137,7 @@ class _Template:
                 os.close(descriptor)
 
     def spawn(self, channel: int, report: int, cgroup: list[int]) -> None:
-        if self.prepared.plan.confined:
-            pid = namespaces.fork_into(probe.WORKER_NAMESPACES)
-        else:
-            pid = os.fork()
+        pid = namespaces.fork_into(probe.WORKER_NAMESPACES) if self.prepared.plan.confined else os.fork()
         if pid == 0:
             supervisor.start(self.prepared, channel=channel, report=report, cgroup=cgroup, spin=self.spin)
         pidfd = os.pidfd_open(pid)
@@ -162,4 +163,3 @@ class _Template:
 def fill_use(target: Any, use: Any) -> None:
     """Write what wait4(2) says of a process's use of resources into a message."""
     target.userS, target.systemS, target.peakBytes = use.ru_utime, use.ru_stime, use.ru_maxrss * 1024
-

@@ -17,7 +17,15 @@ import fxcell
 HIDDEN = "host"
 """The folder of the package that workers must not see."""
 
-_LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/usr/lib64", "/lib64", "/usr/local/lib")
+_LIBRARY_FOLDERS = (
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/lib/x86_64-linux-gnu",
+    "/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/lib64",
+    "/usr/local/lib",
+)
 _SINGLE_FILES = ("/etc/ld.so.cache", "/etc/localtime")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/full")
 
@@ -48,12 +56,18 @@ def view_for(granted: Iterable[str]) -> View:
         if not os.path.isdir(path):
             raise (NotADirectoryError if os.path.exists(path) else FileNotFoundError)(path)
         wanted.append(path)
-    wanted += [*_interpreter_paths(), *_package_paths(), *(p for p in (*_LIBRARY_FOLDERS, *_SINGLE_FILES) if os.path.exists(p))]
+    wanted += [
+        *_interpreter_paths(),
+        *_package_paths(),
+        *(p for p in (*_LIBRARY_FOLDERS, *_SINGLE_FILES) if os.path.exists(p)),
+    ]
     real = set()
     for path in wanted:
         _note_links(path, links)
         real.add(os.path.realpath(path))
-    trees = tuple(sorted(path for path in real if not any(path.startswith(other + "/") for other in real if other != path)))
+    trees = tuple(
+        sorted(path for path in real if not any(path.startswith(other + "/") for other in real if other != path))
+    )
     package = os.path.realpath(os.path.dirname(fxcell.__file__))
     inside = os.path.join(package, HIDDEN)
     masked = () if os.path.islink(inside) or not os.path.isdir(inside) else (inside,)

@@ -60,6 +60,9 @@ class DeadlinePassed(Exception):
     """No complete frame came, or none could be sent, before the deadline."""
 
 
+_ALWAYS_WITH_FDS = ("spawn", "spawned")
+
+
 def _fds_needed(kind: str, message: Any) -> int:
     if kind in ("run", "effect", "effectResult", "result"):
         return 1 if len(getattr(message, kind).buffers) else 0
@@ -173,10 +176,11 @@ class Channel:
             # from_bytes() would give a context manager, whose message must not outlive it.
             message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
-            needed = _fds_needed(kind, message)
+            needed = _fds_needed(kind, message) if self._fds or kind in _ALWAYS_WITH_FDS else 0
         except Exception as error:
-            raise WireError(f"a frame is not a message: {str(error):.200}") from error
-        self._assign_fds(needed, str(kind))
+            raise WireError(f"a frame is not a message: {error!s:.200}") from error
+        if needed or self._fds:
+            self._assign_fds(needed, str(kind))
         return message
 
     def value_of(self, value: Any, *, allow_calls: bool) -> Any:
@@ -223,6 +227,8 @@ class Channel:
         total = sum(lengths)
         if body_bytes + total > self.max_value_bytes or 0 in lengths:
             raise WireError(f"a value of {body_bytes + total} bytes is over the cap of {self.max_value_bytes} bytes")
+        if not self.received_fds:
+            raise WireError("a value names buffers, but no sealed memory came with it")
         try:
             whole = memfd.map_sealed(self.received_fds[0], size_bytes=total)
         finally:

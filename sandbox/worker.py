@@ -15,7 +15,15 @@ from typing import Any
 import msgspec
 
 from fxcell.policies import calls, values
-from fxcell.policies.errors import DecodeError, EffectDenied, EffectFailed, EncodeError, InternalError, MessageTooLarge
+from fxcell.policies.errors import (
+    DecodeError,
+    EffectDenied,
+    EffectFailed,
+    EncodeError,
+    InternalError,
+    MessageTooLarge,
+    PluginNotUsable,
+)  # fmt: skip
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import output, runtime, wire
 from fxcell.sandbox.apply import Locked
@@ -48,8 +56,9 @@ def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
             _answer(channel, run, message)
         elif kind == "define":
             define = message.define
-            # Under the digest the host named; kept for the worker's life.
-            definitions[define.digest] = calls.Definition(define.digest, define.name, define.code)
+            # Under the digest the host named; kept for the worker's life. Large code comes in several pieces.
+            before = definitions[define.digest].code if define.digest in definitions else b""
+            definitions[define.digest] = calls.Definition(define.digest, define.name, before + define.code)
             calls.remember(definitions[define.digest])
         elif kind == "stop":
             return
@@ -78,7 +87,9 @@ def _answer(channel: wire.Channel, run: runtime.WorkerRunner, message: Any) -> N
 
 def _refuse_calls(packed: values.Packed) -> None:
     for definition in packed.definitions.values():
-        raise EncodeError(f"the result holds a call of {definition.name} inside another value: return its result instead")
+        raise EncodeError(
+            f"the result holds a call of {definition.name} inside another value: return its result instead"
+        )
 
 
 def _send_failure(channel: wire.Channel, number: int, error: BaseException) -> None:
@@ -102,6 +113,8 @@ def _kind(error: BaseException) -> str:
         return "memory"
     if isinstance(error, EffectDenied):
         return "denied"
+    if isinstance(error, PluginNotUsable):
+        return "setup"
     return "failed" if isinstance(error, EffectFailed) else "plugin"
 
 

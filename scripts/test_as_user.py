@@ -103,10 +103,15 @@ def make_venv(python: str, venv: Path, checkout: Path) -> None:
     """Root makes and keeps the venv: no test can change the libraries of the next. No index when our wheels fit."""
     subprocess.run([python, "-m", "venv", "--without-pip", venv], check=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq", "--python", venv / "bin" / "python"]
-    same_abi = sysconfig.get_config_var("EXT_SUFFIX") == subprocess.run(
-        [python, "-I", "-c", "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()
+    same_abi = (
+        sysconfig.get_config_var("EXT_SUFFIX")
+        == subprocess.run(
+            [python, "-I", "-c", "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
     install = [*pip, "install", "--find-links", WHEELS, *(["--no-index"] if same_abi else [])]
     subprocess.run([*install, *set_up.requirements([*set_up.DEFAULT_EXTRAS])], check=True)
     subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", checkout], check=True)

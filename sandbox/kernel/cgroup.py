@@ -28,6 +28,7 @@ class Place:
 def places() -> dict[str, Place]:
     """Controller -> place, for each controller this process can really use: found by making and removing a group."""
     own = _own_groups()
+    controllers: tuple[str, ...]
     found: dict[str, Place] = {}
     for line in _lines("/proc/self/mountinfo"):
         words = line.split()
@@ -113,7 +114,9 @@ class Group:
 
     def open_procs(self) -> list[int]:
         """Descriptors of the files through which a process enters the group by writing "0"; the caller closes them."""
-        return [os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in sorted(set(self._paths.values()))]
+        return [
+            os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in sorted(set(self._paths.values()))
+        ]
 
     def oom_kills(self) -> int:
         """How many processes of the group the kernel killed for want of memory."""

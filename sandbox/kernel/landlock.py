@@ -49,7 +49,9 @@ ABIS = (
 def abi_version() -> int:
     """The version the kernel offers; 0 when Landlock is absent or switched off at boot."""
     try:
-        return libc.syscall("ask for Landlock's version", "landlock_create_ruleset", None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
+        return libc.syscall(
+            "ask for Landlock's version", "landlock_create_ruleset", None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION
+        )
     except Exception:  # noqa: BLE001 - any refusal means that it cannot be used
         return 0
 
@@ -71,7 +73,9 @@ def restrict_self(rules: Iterable[tuple[str, int]], offered: Abi) -> None:
     """
     attributes = struct.pack("=QQQ", offered.fs, offered.net, offered.scoped)
     size = 8 if not offered.net else 16 if not offered.scoped else 24
-    ruleset = libc.syscall("create a Landlock ruleset", "landlock_create_ruleset", attributes[:size], ctypes.c_size_t(size), 0)
+    ruleset = libc.syscall(
+        "create a Landlock ruleset", "landlock_create_ruleset", attributes[:size], ctypes.c_size_t(size), 0
+    )
     try:
         for path, access in rules:
             _allow(ruleset, path, access & offered.fs)

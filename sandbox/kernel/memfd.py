@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from fxcell.policies.errors import DecodeError
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-_F_SEAL_EXEC = 0x0020
-"""Linux 6.3 may add this one by itself (vm.memfd_noexec)."""
 
 
 def create(parts: Sequence[memoryview]) -> int:
@@ -45,4 +43,7 @@ def map_sealed(descriptor: int, *, size_bytes: int) -> memoryview:
     actual = os.fstat(descriptor).st_size
     if actual != size_bytes:
         raise DecodeError(f"memory that came with a value has {actual} bytes, the message says {size_bytes}")
-    return memoryview(mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED))
+    try:
+        return memoryview(mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED))
+    except (OSError, ValueError) as error:
+        raise DecodeError(f"memory that came with a value cannot be mapped: {error}") from error

@@ -22,7 +22,15 @@ def make_private() -> None:
 def tmpfs(target: str, *, size_bytes: int, files: int, mode: int, flags: int) -> None:
     """Mount an empty file system in memory with at most size_bytes and `files` inodes."""
     options = f"size={size_bytes},nr_inodes={files},mode={mode:o}".encode()
-    libc.wrapped(f"mount a tmpfs of {size_bytes} bytes on {target}", "mount", b"tmpfs", libc.path(target), b"tmpfs", flags, options)
+    libc.wrapped(
+        f"mount a tmpfs of {size_bytes} bytes on {target}",
+        "mount",
+        b"tmpfs",
+        libc.path(target),
+        b"tmpfs",
+        flags,
+        options,
+    )
 
 
 def bind(source: int, target: str) -> None:
@@ -36,7 +44,13 @@ def bind(source: int, target: str) -> None:
     libc.wrapped(f"bind onto {target}", "mount", place, libc.path(target), None, _BIND | _RECURSIVE, None)
     attributes = struct.pack("=QQQQ", READ_ONLY | NO_SUID | NO_DEVICES, 0, 0, 0)
     libc.syscall(
-        f"make {target} read-only", "mount_setattr", _AT_FDCWD, libc.path(target), _AT_RECURSIVE, attributes, len(attributes)
+        f"make {target} read-only",
+        "mount_setattr",
+        _AT_FDCWD,
+        libc.path(target),
+        _AT_RECURSIVE,
+        attributes,
+        len(attributes),
     )
 
 

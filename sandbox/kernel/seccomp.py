@@ -52,9 +52,13 @@ def install_filter(program: bytes) -> int:
     Source:  seccomp(2), Linux 5.0.
     """
     if len(program) % 8 or not 0 < len(program) // 8 <= FILTER_INSTRUCTIONS_MAX:
-        raise ValueError(f"a filter of {len(program)} bytes is not 1 to {FILTER_INSTRUCTIONS_MAX} instructions of 8 bytes")
+        raise ValueError(
+            f"a filter of {len(program)} bytes is not 1 to {FILTER_INSTRUCTIONS_MAX} instructions of 8 bytes"
+        )
     argument = _Program(len(program) // 8, program)
-    return libc.syscall("install the seccomp filter", "seccomp", _SET_MODE_FILTER, _FLAG_NEW_LISTENER, ctypes.byref(argument))
+    return libc.syscall(
+        "install the seccomp filter", "seccomp", _SET_MODE_FILTER, _FLAG_NEW_LISTENER, ctypes.byref(argument)
+    )
 
 
 def receive(listener: int) -> Notification:

@@ -181,7 +181,4 @@ def test_method_that_is_none_is_bad_request(method):
     "url", ["", "file:///etc/passwd", "http://a b/", "http://u@h.example/", "http://127.1/", "http://h/\r\nX: y"]
 )
 def test_url_that_is_none_is_bad_request(url):
-    asked = Context("host", None, time.monotonic() + 30, threading.Event().wait, print)
-    with pytest.raises(EffectFailed) as failed:
-        perform_locally(HTTPRequest(url=url), asked)
-    assert failed.value.kind == "bad_request"
+    assert local_kind_of(url) == "bad_request"

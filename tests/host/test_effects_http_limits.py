@@ -45,6 +45,7 @@ def test_silent_server_is_a_timeout(serve):
     assert kind_of(policy(f"127.0.0.1:{server.port}"), f"http://127.0.0.1:{server.port}/", timeout_s=0.1) == "timeout"
 
 
+@pytest.mark.slow
 def test_server_that_never_reads_is_a_timeout():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -165,6 +166,7 @@ def test_body_in_small_chunks_is_whole(length, size, serve):
     assert ask(granted, f"http://127.0.0.1:{server.port}/")["body"] == b"x" * length
 
 
+@pytest.mark.slow
 def test_large_body_in_chunks_of_one_byte_is_too_large_before_its_end(serve):
     server = serve(in_chunks(b"x" * 500_000, 1))
     granted = policy(f"127.0.0.1:{server.port}", max_body_bytes=2**24)

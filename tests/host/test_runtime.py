@@ -1,0 +1,138 @@
+"""`run` in the host: what it does with each kind of value, in threads and in asyncio."""
+
+import asyncio
+import os
+import threading
+
+import numpy
+import pytest
+
+from fxcell import *
+
+
+@zef_function
+def add(a, b):
+    return a + b
+
+
+@zef_function
+def fail():
+    raise ValueError("no")
+
+
+@zef_function
+def where():
+    import os
+
+    return os.getpid()
+
+
+@pytest.fixture
+def worker():
+    process = FX.StartWorkerProcess() | run
+    yield process
+    FX.StopWorkerProcess(process=process) | run
+
+
+def command(process, value):
+    return FX.SendCommandToWorkerProcess(process=process, command=value)
+
+
+@pytest.mark.parametrize("value", [None, 7, "text", {"a": 1}, (1, 2), []], ids=repr)
+def test_plain_value_is_itself(value):
+    assert (value | run) == value
+    assert run(value) == value
+
+
+def test_array_is_itself_and_is_not_run_element_by_element():
+    array = numpy.arange(3)
+    assert (array | run) is array
+
+
+def test_call_runs_here():
+    assert (add(2, 3) | run) == 5
+    assert (where() | run) == os.getpid()
+
+
+def test_list_runs_in_order_and_nested_lists_too(capsys):
+    result = [FX.Print(content="a"), add(1, 2), [FX.Print(content="b"), "x"], 4] | run
+    assert result == [None, 3, [None, "x"], 4]
+    assert capsys.readouterr().out == "a\nb\n"
+
+
+def test_result_that_is_work_is_run():
+    @zef_function
+    def plan(depth):
+        return plan_of(depth - 1) if depth else [add(1, 1), 5]
+
+    plan_of = plan
+    assert (plan(3) | run) == [2, 5]
+
+
+def test_effects_of_the_host_are_performed_with_its_own_authority(tmp_path):
+    file = tmp_path.resolve() / "note.txt"
+    file.write_text("here")
+    assert (FX.ReadFile(path=str(file)) | run) == b"here"
+    assert len(FX.RandomBytes(count=5) | run) == 5
+    assert (FX.Now() | run) > 1_700_000_000
+
+
+def test_command_in_a_list_with_local_effects(worker):
+    assert ([command(worker, where()), add(1, 1)] | run) == [2, 2]
+
+
+def test_outcome_returns_what_run_raises(worker):
+    assert run.outcome(command(worker, add(1, 2))) == 3
+    assert isinstance(run.outcome(command(worker, fail())), PluginError)
+    assert isinstance(run.outcome(command(worker, FX.ReadFile(path="/etc/passwd"))), EffectDenied)
+
+
+def test_outcome_raises_the_callers_own_mistakes(worker):
+    with pytest.raises(EncodeError):
+        run.outcome(command(worker, object()))
+
+
+def test_submit_runs_workers_at_the_same_time(monkeypatch):
+    both = threading.Barrier(2)
+
+    class Meeting:
+        """Each line waits in the host for the other worker's: one worker after the other, they would never end."""
+
+        def write(self, _text):
+            both.wait(timeout=60)
+
+        def flush(self):
+            pass
+
+    workers = [FX.StartWorkerProcess() | run for _ in range(2)]
+    monkeypatch.setattr("sys.stdout", Meeting())
+    futures = [run.submit(command(process, FX.Print(content="here"))) for process in workers]
+    assert [future.result(60) for future in futures] == [None, None]
+    for process in workers:
+        FX.StopWorkerProcess(process=process) | run
+
+
+def test_submit_hands_the_outcome_to_the_future(worker):
+    future = run.submit(command(worker, fail()))
+    assert isinstance(future.exception(60), PluginError)
+
+
+def test_aio_answers_without_blocking_the_loop():
+    async def main():
+        workers = await asyncio.gather(*(run.aio(FX.StartWorkerProcess()) for _ in range(3)))
+        results = await asyncio.gather(*(run.aio(command(w, add(i, 1))) for i, w in enumerate(workers)))
+        with pytest.raises(PluginError):
+            await run.aio(command(workers[0], fail()))
+        asleep = asyncio.ensure_future(run.aio(command(workers[1], FX.Sleep(seconds=0.2))))
+        await asyncio.sleep(0)
+        assert not asleep.done()
+        await asleep
+        await asyncio.gather(*(run.aio(FX.StopWorkerProcess(process=w)) for w in workers))
+        return results
+
+    assert asyncio.run(main()) == [1, 2, 3]
+
+
+def test_stored_value_runs_later(worker):
+    stored = command(worker, [add(20, 22), "plain"]).to_bytes()
+    assert (FX.from_bytes(stored) | run) == [42, "plain"]
