@@ -29,7 +29,10 @@ def session_of(process: WorkerProcess) -> Session:
     """The session behind a handle. Raises WorkerStopped for one that this process does not have."""
     session = _sessions.get(process.id)
     if session is None:
-        raise WorkerStopped(f"this process has no worker {process.id}: it was stopped, or belongs to another process")
+        raise WorkerStopped(
+            f"this process has no worker {process.id}: it was stopped, or belongs to another process. "
+            "Start a new one: FX.StartWorkerProcess() | run"
+        )
     return session
 
 

@@ -104,7 +104,7 @@ class Template:
             raise
 
     def _open(self) -> tuple[Plan, dict[str, int]]:
-        options = {"policy": self.policy.to_data(), "spin": spinning_helps(), "host_pid": os.getpid()}
+        options = {"policy": self.policy.worker_part().to_data(), "spin": spinning_helps(), "host_pid": os.getpid()}
         answer = self._ask(
             wire.Message.new_message(open=msgspec.msgpack.encode(options)), (), time.monotonic() + START_S
         )

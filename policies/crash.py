@@ -93,11 +93,13 @@ class Evidence:
 class WorkerCrash(OutcomeError):
     """A worker died, and why. `str()` is one line; `to_dict()` is stable JSON.
 
-    reason:   a Reason.            detail: the reason in words, with the values that decided.
+    reason:   a Reason.
+    detail:   the reason in words, with the values that decided; made one visible line, for it may quote the worker.
     evidence: an Evidence.
     """
 
     def __init__(self, reason: Reason, detail: str, evidence: Evidence) -> None:
+        detail = _one_line(detail)
         super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -156,6 +158,12 @@ class WorkerCrash(OutcomeError):
         parts["resources"] = ResourceUse(**parts["resources"])
         parts["layers"] = tuple(parts["layers"])
         return cls(Reason(data["reason"]), data["detail"], Evidence(**parts))
+
+
+def _one_line(text: str) -> str:
+    """Lines joined, control characters and lone surrogates escaped: safe for a log and a terminal."""
+    joined = " | ".join(line.strip() for line in text.splitlines() if line.strip())
+    return joined if joined.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)
 
 
 def signal_name(number: int) -> str:

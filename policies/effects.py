@@ -8,33 +8,17 @@ it to whatever runs effects here (the host's runtime, or the broker behind a wor
 from __future__ import annotations
 
 import difflib
-import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fxcell.policies import values
 from fxcell.policies.errors import DecodeError, EffectError
+from fxcell.policies.fields import MISSING, Field, converter, type_text
 from fxcell.policies.names import short
 
-_MISSING: Any = object()
 _registry: dict[str, type[Effect]] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of an effect: its name, its type as written, its default (or none), and the check for a value."""
-
-    name: str
-    type_text: str
-    default: Any
-    convert: Callable[[Any], Any]
-
-    @property
-    def required(self) -> bool:
-        """True when the caller must give a value."""
-        return self.default is _MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +57,29 @@ class Effect:
                 f"FX.{cls.__name__} cannot have a field named {name!r}: FX values use that name themselves"
             )
         try:
-            convert = _converter(hint)
+            convert = converter(hint)
         except TypeError as error:
-            raise EffectError(f"FX.{cls.__name__}.{name} cannot be of type {_type_text(hint)}: {error}") from error
+            raise EffectError(f"FX.{cls.__name__}.{name} cannot be of type {type_text(hint)}: {error}") from error
         bases = (base.__dict__ for base in cls.__mro__ if issubclass(base, Effect) and base is not Effect)
-        default = next((names[name] for names in bases if name in names), _MISSING)
-        if default is not _MISSING:
+        default = next((names[name] for names in bases if name in names), MISSING)
+        if default is not MISSING:
             try:
                 convert(default)
             except (TypeError, ValueError) as error:
-                raise EffectError(f"the default of FX.{cls.__name__}.{name} is not {_type_text(hint)}") from error
-        return Field(name, _type_text(hint), default, convert)
+                raise EffectError(f"the default of FX.{cls.__name__}.{name} is not {type_text(hint)}") from error
+        return Field(name, type_text(hint), default, convert)
 
     def __init__(self, **given: Any) -> None:
         values_by_name: dict[str, Any] = {}
+        if not given.keys() <= self.effect_fields.keys():
+            self._refuse_unknown(given)
         for name, field in self.effect_fields.items():
             if name in given:
                 values_by_name[name] = self._converted(field, given[name])
-            elif field.default is not _MISSING:
+            elif field.default is not MISSING:
                 values_by_name[name] = field.convert(field.default)  # a copy, where the default is a list or a table
             else:
                 raise EffectError(f"FX.{self.effect_name} needs the field {name!r} ({field.type_text})")
-        if len(given) > len(values_by_name) or not given.keys() <= values_by_name.keys():
-            self._refuse_unknown(given)
         self.__dict__.update(values_by_name)
 
     def _converted(self, field: Field, value: Any) -> Any:
@@ -169,90 +153,11 @@ def frozen(value: Any) -> Any:
     return value
 
 
-def _type_text(hint: Any) -> str:
-    if isinstance(hint, type) and not typing.get_args(hint):
-        return hint.__name__
-    text = str(hint)
-    for module in ("typing.", "fxcell.policies.effects.", "fxcell.policies.policy."):
-        text = text.replace(module, "")
-    return text
+def _known() -> dict[str, type[Effect]]:
+    """Every effect class by name, the shipped ones included whatever was imported before."""
+    from fxcell.policies import builtin  # noqa: F401 - its classes register themselves; it imports this module
 
-
-def _converter(hint: Any) -> Callable[[Any], Any]:
-    """Build the check of one annotation; it returns the value to keep or raises TypeError."""
-    if hint is Any or hint is object:
-        return lambda value: value
-    if hint is float:
-        return _to_float
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return _union([_converter(arg) for arg in args])
-    if origin is typing.Literal:
-        return _literal(args)
-    if origin is dict:
-        key, item = _converter(args[0]), _converter(args[1])
-        return lambda value: {key(k): item(v) for k, v in _exactly(dict, value).items()}
-    if origin in (list, set, frozenset) or (origin is tuple and args[1:] == (...,)):
-        each = _converter(args[0])
-        return lambda value: origin(each(item) for item in _exactly(origin, value))
-    if origin is tuple:
-        return _fixed_tuple([_converter(arg) for arg in args])
-    if hint is bytes:
-        return _to_bytes
-    if not isinstance(hint, type) or origin is not None:
-        raise TypeError("fields are of plain classes, Any, unions, Literal, list, tuple, set, frozenset or dict")
-    return lambda value: _exactly(hint, value)
-
-
-_SUBCLASSED = (int, str, bytes, bool, float)
-"""Built-in types whose subclasses are other values to the codec and to the rules of a policy."""
-
-
-def _exactly(kind: type, value: Any) -> Any:
-    if type(value) is not kind and (kind in _SUBCLASSED or not isinstance(value, kind)):
-        raise TypeError(kind)
-    return value
-
-
-def _literal(choices: tuple[Any, ...]) -> Callable[[Any], Any]:
-    def convert(value: Any) -> Any:
-        if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise TypeError(value)
-        return value
-
-    return convert
-
-
-def _fixed_tuple(converters: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def convert(value: Any) -> Any:
-        items = zip(converters, _exactly(tuple, value), strict=True)
-        return tuple(converter(item) for converter, item in items)
-
-    return convert
-
-
-def _to_float(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(value)
-    return float(value)
-
-
-def _to_bytes(value: Any) -> bytes:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError(value)
-    return bytes(value)
-
-
-def _union(converters: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def convert(value: Any) -> Any:
-        for converter in converters:
-            try:
-                return converter(value)
-            except (TypeError, ValueError, OverflowError):
-                continue
-        raise TypeError(value)
-
-    return convert
+    return _registry
 
 
 class _Vocabulary:
@@ -265,29 +170,29 @@ class _Vocabulary:
 
     def __getitem__(self, name: str) -> type[Effect]:
         try:
-            return _registry[name]
+            return _registry[name] if name in _registry else _known()[name]
         except KeyError:
-            near = difflib.get_close_matches(name, _registry, 1)
+            near = difflib.get_close_matches(name, _known(), 1)
             hint = f"; did you mean FX.{near[0]}?" if near else ""
             raise UnknownEffectError(
-                f"there is no effect FX.{name}{hint} Known: {', '.join(sorted(_registry))}."
+                f"there is no effect FX.{name}{hint} Known: {', '.join(sorted(_known()))}."
             ) from None
 
     def __dir__(self) -> list[str]:
-        return sorted([*_registry, "from_bytes", "names"])
+        return sorted([*_known(), "from_bytes", "names"])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(_registry))
+        return iter(sorted(_known()))
 
     def __repr__(self) -> str:
-        return f"<FX: {', '.join(sorted(_registry))}>"
+        return f"<FX: {', '.join(sorted(_known()))}>"
 
     def __reduce__(self) -> str:
         return "FX"
 
     def names(self) -> tuple[str, ...]:
         """The names of all known effects, sorted."""
-        return tuple(sorted(_registry))
+        return tuple(sorted(_known()))
 
     def from_bytes(self, data: bytes) -> Any:
         """Read back what `to_bytes` wrote. Calls in it can be sent to a worker; see Call."""
@@ -305,7 +210,7 @@ FX = _Vocabulary()
 
 def _effect_from_parts(parts: Any, _allow_calls: bool) -> Effect:
     name, fields = parts
-    if type(name) is not str or type(fields) is not dict or name not in _registry:
+    if type(name) is not str or type(fields) is not dict or (name not in _registry and name not in _known()):
         raise DecodeError(f"the message names an unknown effect {short(name)}")
     try:
         return _registry[name](**fields)

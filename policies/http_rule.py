@@ -18,14 +18,7 @@ from fxcell.policies.limits import MiB
 from fxcell.policies.names import short
 from fxcell.policies.plain_rule import toml_text
 from fxcell.policies.rule import Refusal, Rule, byte_count, texts
-from fxcell.policies.targets import (
-    DEFAULT_PORTS,
-    HostEntry,
-    HTTPTarget,
-    host_entry,
-    http_target,
-    is_private_name,
-)
+from fxcell.policies.targets import DEFAULT_PORTS, HostEntry, HTTPTarget, host_entry, http_target, is_private_name
 
 _METHOD = re.compile(r"[A-Z]{1,20}", re.ASCII)
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}", re.ASCII)  # token of RFC 9110, 5.6.2

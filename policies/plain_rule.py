@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Self
 
-from fxcell.policies.effects import Effect, Field
+from fxcell.policies.effects import Effect
 from fxcell.policies.errors import PolicyError
+from fxcell.policies.fields import Field
 from fxcell.policies.names import nearest, short
 from fxcell.policies.rule import Refusal, Rule, blamed_on
 

@@ -65,8 +65,6 @@ NEVER_GRANTED: Mapping[str, str] = dict.fromkeys(
 
 def effect_class(name: str) -> type[Effect]:
     """The effect class that a policy may grant under this name. Raises PolicyError, saying why not."""
-    from fxcell.policies import builtin  # noqa: F401 - its classes register themselves; it imports policy, so not on top
-
     if name in NEVER_GRANTED:
         raise PolicyError(
             f"the effect {name} can never be granted to a worker: {NEVER_GRANTED[name]}", at=("effects", name)

@@ -54,7 +54,7 @@ def _load_plugin(packed: bytes) -> Callable[..., Any]:
     function = getattr(module, function_name, None)
     if not callable(function):
         own = (name for name, value in vars(module).items() if _module_of(value) == module_name)
-        has = f"a {type(function).__name__} of that name, not a function" if hasattr(module, function_name) else "none"
+        has = f"no function of that name but {type(function).__name__!r}" if hasattr(module, function_name) else "none"
         raise PluginNotUsable(
             f"the entry is {module_name}:{function_name}, but {finder.place(module_name)} has {has}. "
             f"Functions it has: {', '.join(sorted(name for name in own if not name.startswith('_'))) or 'none'}"
@@ -89,7 +89,10 @@ class _Files(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     ) -> ModuleSpec | None:
         place = self.place(fullname)
         if place is None:
-            return None
+            # A folder without __init__.py is a package as well.
+            base = fullname.replace(".", "/") + "/"
+            is_folder = any(file.startswith(base) and file.endswith(".py") for file in self.files)
+            return ModuleSpec(fullname, None, is_package=True) if is_folder else None
         return importlib.util.spec_from_loader(fullname, self, origin=place, is_package=place.endswith("/__init__.py"))
 
     def place(self, fullname: str) -> str | None:

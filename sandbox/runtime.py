@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
 from fxcell.policies.running import Runner
 from fxcell.sandbox import code, wire
+from fxcell.sandbox.output import HostStream
 
 
 class ChannelBroken(BaseException):
@@ -24,8 +25,9 @@ class ChannelBroken(BaseException):
 class WorkerRunner(Runner):
     """Sends effects over the channel, one at a time: threads of a plugin wait for each other."""
 
-    def __init__(self, channel: wire.Channel) -> None:
+    def __init__(self, channel: wire.Channel, streams: Sequence[HostStream] = ()) -> None:
         self.channel = channel
+        self.streams = streams
         self.command = 0
         self._effects_sent = 0
         self._turn = threading.Lock()
@@ -39,8 +41,7 @@ class WorkerRunner(Runner):
     def perform(self, effect: Effect) -> Any:
         """Ask the host. Raises EffectDenied or EffectFailed as the host answers."""
         packed = values.pack(effect)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        self.flush_streams()
         with self._turn:
             if not self.command:
                 raise RuntimeError(f"FX.{effect.effect_name} was run by a thread after its command had ended")
@@ -57,6 +58,11 @@ class WorkerRunner(Runner):
             except (wire.WireError, OSError) as error:
                 raise ChannelBroken from error
         raise _failure(answer.failure)
+
+    def flush_streams(self) -> None:
+        """Send text that print() has not sent yet, so that it comes before what happens next."""
+        for stream in self.streams:
+            stream.flush()
 
     def begin(self, number: int) -> None:
         """A command starts: effects may be asked for."""

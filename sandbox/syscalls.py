@@ -27,6 +27,7 @@ STACK_FD = 5
 """The pipe into which faulthandler writes the Python stacks of a dying worker."""
 
 _LOW_32 = 0xFFFFFFFF
+_FIONBIO = 0x5421  # asm-generic/ioctls.h
 _CLONE_VM, _CLONE_THREAD = 0x00000100, 0x00010000
 _CLONE_NEVER = (
     0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080 | 0x00802000
@@ -92,9 +93,12 @@ BY_WORD: Mapping[str, tuple[Allow, ...]] = {
     "threads": (
         Allow("clone", "pthread_create", (Compare(0, _CLONE_VM | _CLONE_THREAD, _CLONE_VM | _CLONE_THREAD | _CLONE_NEVER),)),
         *_rows("event loops of the standard library", "epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe2"),
-        Allow("socketpair", "the wake-up pair of an asyncio loop", (Compare(0, socket.AF_UNIX, _LOW_32),)),
+        # Streams only: sendmsg on a datagram socket takes an address, and reaches any named socket the worker can see.
+        Allow("socketpair", "the wake-up pair of an asyncio loop", (
+            Compare(0, socket.AF_UNIX, _LOW_32), Compare(1, socket.SOCK_STREAM, _LOW_32 & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)))),
         Allow("sendto", "the wake-up pair of an asyncio loop; no address", (Compare(4, 0),)),
         *_rows("the wake-up pair of an asyncio loop", "recvfrom shutdown"),
+        *_argument("ioctl", "setblocking() of that pair; no other command", 1, (_FIONBIO,)),
     ),
     "load_libraries": (
         Allow("mmap", "mapping a shared library", (Compare(2, mmap.PROT_EXEC, mmap.PROT_EXEC | mmap.PROT_WRITE),)),

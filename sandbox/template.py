@@ -70,7 +70,13 @@ def _prepare(policy: Policy) -> tuple[apply.Prepared, dict[str, Any]]:
     found = probe.look()
     planned = plan.make(policy, found)
     outside = namespaces.identities(("user", "mount", "net", "ipc", "uts", "cgroup"))
-    prepared = apply.prepare(policy, planned, view.view_for(policy.visible))
+    try:
+        seen = view.view_for(policy.visible)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise IsolationUnavailable(
+            "visible", f"policy {policy.name!r} shows {str(error)!r}, which is not a directory", "make it, or take it out of `visible`"
+        ) from error
+    prepared = apply.prepare(policy, planned, seen)
     if planned.confined:
         try:
             apply.confine_template(prepared)

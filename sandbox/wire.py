@@ -24,11 +24,13 @@ import capnp
 
 from fxcell.policies import values
 from fxcell.policies.errors import DecodeError, MessageTooLarge
+from fxcell.sandbox import value_frames
 from fxcell.sandbox.kernel import memfd
 
 capnp.remove_import_hook()
 schema: Any = capnp.load(os.path.join(os.path.dirname(os.path.realpath(__file__)), "messages.capnp"))
 Message: Any = schema.Message
+value_frames.check_against(Message)
 
 MAGIC = b"FXC1"
 _HEADER = struct.Struct("<4sI")
@@ -83,6 +85,9 @@ class Channel:
         self.max_value_bytes = max_value_bytes
         self.spin = spin
         self._sending = threading.Lock()
+        self._pollers = {event: select.poll() for event in (select.POLLIN, select.POLLOUT)}
+        for event, poller in self._pollers.items():
+            poller.register(sock.fileno(), event)
         self._misses = 0
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
@@ -108,7 +113,9 @@ class Channel:
         deadline: time.monotonic() seconds until when the other side must have made room, or None to wait for ever.
         Raises: MessageTooLarge, BrokenPipeError and ConnectionResetError when the other side is gone, DeadlinePassed.
         """
-        body = message.to_bytes()
+        self._send_body(message.to_bytes(), fds, deadline)
+
+    def _send_body(self, body: bytes, fds: Sequence[int], deadline: float | None) -> None:
         if len(body) > FRAME_BYTES_MAX:
             raise MessageTooLarge(f"a message of {len(body)} bytes is over the frame cap of {FRAME_BYTES_MAX} bytes")
         frame = _HEADER.pack(MAGIC, len(body)) + body
@@ -137,12 +144,12 @@ class Channel:
                 f"a value of {packed.total_bytes} bytes is over the cap: message_bytes = {self.max_value_bytes} in the policy, "
                 f"and {FRAME_BYTES_MAX - 4096} bytes for everything that is not one large bytes or ndarray"
             )
+        if not packed.buffers:
+            self._send_body(value_frames.encode(kind, number, packed.body), (), deadline)
+            return
         message = Message.new_message(id=number)
         value = message.init(kind)
         value.body = packed.body
-        if not packed.buffers:
-            self.send(message, deadline=deadline)
-            return
         value.buffers = [buffer.nbytes for buffer in packed.buffers]
         descriptor = memfd.create(packed.buffers)
         try:
@@ -172,13 +179,17 @@ class Channel:
         start = self._start + _HEADER.size
         body = bytes(self._view[start : start + length])
         self._start = start + length
+        if not self._fds:
+            plain = value_frames.decode(body)
+            if plain is not None:
+                return plain
         try:
             # from_bytes() would give a context manager, whose message must not outlive it.
             message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
             needed = _fds_needed(kind, message) if self._fds or kind in _ALWAYS_WITH_FDS else 0
         except Exception as error:
-            raise WireError(f"a frame is not a message: {error!s:.200}") from error
+            raise WireError(f"a frame is not a message: {str(error).partition('stack: ')[0].strip():.200}") from error
         if needed or self._fds:
             self._assign_fds(needed, str(kind))
         return message
@@ -287,13 +298,11 @@ class Channel:
         return False
 
     def _wait(self, deadline: float, event: int) -> None:
-        poller = select.poll()
-        poller.register(self.socket.fileno(), event)
         while True:
             rest_s = deadline - time.monotonic()
             if rest_s <= 0:
                 raise DeadlinePassed
-            if poller.poll(min(rest_s, 86400) * 1000 + 1):
+            if self._pollers[event].poll(min(rest_s, 86400) * 1000 + 1):
                 return
 
     def _read(self, target: memoryview, flags: int) -> None:

@@ -8,7 +8,6 @@ What it runs is hostile, in the same process: nothing here is a border, the host
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from typing import Any
 
@@ -38,9 +37,8 @@ _MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 4000, 16000
 def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
     """Serve commands until the host says stop or goes away."""
     channel = wire.Channel(locked.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
-    run = runtime.WorkerRunner(channel)
+    run = runtime.WorkerRunner(channel, output.replace_streams(channel))
     runtime.install(run)
-    output.replace_streams(channel)
     message = wire.Message.new_message()
     hello = message.init("hello")
     hello.protocol, hello.enforced = PROTOCOL, locked.report
@@ -74,8 +72,7 @@ def _answer(channel: wire.Channel, run: runtime.WorkerRunner, message: Any) -> N
             result = run(channel.value_of(message.run, allow_calls=True))
         finally:
             run.end()
-            sys.stdout.flush()
-            sys.stderr.flush()
+            run.flush_streams()
         packed = values.pack(result)
         _refuse_calls(packed)
         channel.send_value("result", number, packed)

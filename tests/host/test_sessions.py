@@ -299,13 +299,11 @@ def test_crash_of_one_worker_leaves_the_others_answering():
         ctypes.string_at(1)
 
     workers = [FX.StartWorkerProcess() | run for _ in range(4)]
+    commands = [echo(0), echo(1), crash(), echo(3)]
+    pairs = zip(workers, commands, strict=True)
     with ThreadPoolExecutor(4) as threads:
-        outcomes = list(
-            threads.map(
-                lambda pair: run.outcome(FX.SendCommandToWorkerProcess(process=pair[1], command=crash() if pair[0] == 2 else echo(pair[0]))),
-                enumerate(workers),
-            )
-        )
+        sent = (FX.SendCommandToWorkerProcess(process=process, command=command) for process, command in pairs)
+        outcomes = list(threads.map(run.outcome, sent))
     assert [outcomes[0], outcomes[1], outcomes[3]] == [0, 1, 3]
     assert isinstance(outcomes[2], WorkerCrash)
     for process in workers:

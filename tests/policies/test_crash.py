@@ -19,7 +19,9 @@ FULL = Evidence(
     layers=("seccomp", "landlock"), reproducer="/x/y.repro",
 )  # fmt: skip
 
-CRASHES = [WorkerCrash(reason, f"because of {reason}", FULL) for reason in Reason] + [WorkerCrash(Reason.EXITED, "", Evidence())]
+CRASHES = [WorkerCrash(reason, f"because of {reason}", FULL) for reason in Reason] + [
+    WorkerCrash(Reason.EXITED, "", Evidence())
+]
 
 
 @pytest.mark.parametrize("crash", CRASHES, ids=lambda crash: f"{crash.reason}-{crash.evidence.worker or 'bare'}")

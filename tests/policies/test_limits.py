@@ -97,7 +97,8 @@ def test_sizes_with_units(text, count):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("10 s", 10.0), ("500 ms", 0.5), ("300 ms", 0.3), ("2 min", 120.0), ("1.5 h", 5400.0), ("1s", 1.0)]
+    ("text", "seconds"),
+    [("10 s", 10.0), ("500 ms", 0.5), ("300 ms", 0.3), ("2 min", 120.0), ("1.5 h", 5400.0), ("1s", 1.0)],
 )
 def test_times_with_units(text, seconds):
     assert parse_seconds(text) == seconds
@@ -126,9 +127,9 @@ def test_missing_unit_says_how_to_write_it():
 
 
 def test_toml_value_out_of_range_is_an_error():
-    with pytest.raises(PolicyError, match="limits.memory_bytes must be"):
+    with pytest.raises(PolicyError, match=r"limits.memory_bytes must be"):
         limit_from_toml("memory", "1 B")
-    with pytest.raises(PolicyError, match="limits.processes must be"):
+    with pytest.raises(PolicyError, match=r"limits.processes must be"):
         limit_from_toml("processes", "2")
 
 

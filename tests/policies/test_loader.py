@@ -151,7 +151,7 @@ BAD = [
     ("description = 5", 1, "description must be a text"),
     ("description = '''\nallow = 5\n'''\nallow = 5", 4, "must be a list"),
     ("'allow' = 5", 1, "must be a list"),
-    ("\"extends\" = 5", 1, "extends must be"),
+    ('"extends" = 5', 1, "extends must be"),
     ("extends = ''", 1, "extends must be"),
     ("\nextends = 'comput'", 2, "did you mean 'compute'"),
     ("extends = './none.toml'", 1, "there is no file"),
@@ -284,7 +284,9 @@ def test_lines_of_keys():
 
 KEY = st.from_regex(r"[A-Za-z0-9_-]{1,4}", fullmatch=True)
 SCALAR = st.sampled_from(["1", "true", "-0.5", '"a # b"', "'c = {'", '"""x\n]y = 1"""', "'''\n[z]\n'''", "1979-05-27"])
-VALUE = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"), max_leaves=4)
+VALUE = st.recursive(
+    SCALAR, lambda inner: st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"), max_leaves=4
+)
 
 
 @given(st.lists(st.tuples(KEY, VALUE, st.integers(0, 2)), unique_by=lambda row: row[0], max_size=8))

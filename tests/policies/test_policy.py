@@ -231,7 +231,9 @@ def test_unusable_field_is_a_policy_error(fields, message):
         Policy(**fields)
 
 
-@pytest.mark.parametrize("data", [None, [], 1, "x", {"nmae": "x"}, {1: 2}, {"limits": {"memory": 1}}, {"effects": {"X": 1}}])
+@pytest.mark.parametrize(
+    "data", [None, [], 1, "x", {"nmae": "x"}, {1: 2}, {"limits": {"memory": 1}}, {"effects": {"X": 1}}]
+)
 def test_data_of_another_shape_is_a_policy_error(data):
     with pytest.raises(PolicyError):
         Policy.from_data(data)

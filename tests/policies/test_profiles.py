@@ -29,8 +29,9 @@ def test_every_profile_is_in_the_table():
     assert {row[0] for row in PROFILES} == set(profile_names())
 
 
-@pytest.mark.parametrize(("name", "isolation", "words", "effects", "memory_bytes", "preload"), PROFILES)
-def test_profile_grants_exactly_this(name, isolation, words, effects, memory_bytes, preload):
+@pytest.mark.parametrize("row", PROFILES, ids=[row[0] for row in PROFILES])
+def test_profile_grants_exactly_this(row):
+    name, isolation, words, effects, memory_bytes, preload = row
     policy = load_policy(name)
     assert policy.name == name
     assert policy.description

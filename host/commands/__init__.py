@@ -1,0 +1,97 @@
+"""The command line: `fxcell run`, `fxcell demo`.
+
+Only this folder imports typer and rich, and only this file at import: `import fxcell` stays cheap.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from fxcell.host.commands import exits, shown
+
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+app = typer.Typer(
+    name="fxcell",
+    help="Run untrusted Python in hardened worker processes whose only contact with the outside are granted effects.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings=_SETTINGS,
+)
+
+
+def main() -> None:
+    """Run the command line and exit with one of the codes in exits.py."""
+    try:
+        app()
+    except Exception:  # noqa: BLE001 - whatever it is, it is ours
+        traceback.print_exc()
+        print("fxcell: this is a bug in fxcell, not in your plugin: please report it with the lines above", file=sys.stderr)
+        sys.exit(exits.SANDBOX)
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        import fxcell
+
+        print(f"fxcell {fxcell.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda v: _print_version(wanted=v), is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+    if platform.system() != "Linux":
+        print(f"fxcell: workers need Linux: seccomp, Landlock and namespaces; this is {platform.system()}", file=sys.stderr)
+        raise typer.Exit(exits.SANDBOX)
+
+
+@app.command("run", epilog=f"{exits.HELP}\n{shown.HELP}", context_settings=_SETTINGS)
+def _run(
+    target: Annotated[
+        str, typer.Argument(metavar="PATH[:FUNCTION]", help="A .py file (FUNCTION: main), or a folder with a plugin.toml.")
+    ],
+    *,
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", metavar="P", help="A shipped profile, or the path of a TOML file.")
+    ] = "compute",
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", metavar="K=V", help="A keyword argument; V is JSON if it parses, else text. Repeatable."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object; what the plugin prints goes to stderr.")
+    ] = False,
+    deadline: Annotated[
+        float | None, typer.Option("--deadline", metavar="SECONDS", help="For the call, at most the policy's limits.wall.")
+    ] = None,
+) -> None:
+    """Run a plugin in a hardened worker and print its result."""
+    from fxcell.host.commands.run import run_plugin
+
+    raise typer.Exit(run_plugin(target, policy, arg or [], as_json=as_json, deadline_s=deadline))
+
+
+@app.command("demo", context_settings=_SETTINGS)
+def _demo(
+    *,
+    images: Annotated[
+        str | None, typer.Option("--images", metavar="DIR", help="A folder of pictures to resize instead of drawn ones.")
+    ] = None,
+) -> None:
+    """Run honest and hostile plugins and show what becomes of each. Exits with 0 when every one ended as expected."""
+    from fxcell.host.commands.demo import run_demo
+
+    raise typer.Exit(run_demo(images))

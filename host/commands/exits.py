@@ -1,0 +1,47 @@
+"""The exit codes of the command line, all in one place."""
+
+from __future__ import annotations
+
+from fxcell.policies.crash import Reason, WorkerCrash
+from fxcell.policies.errors import EffectDenied, EffectFailed, FxcellError, PluginError, UserError
+
+VALUE = 0
+PLUGIN_ERROR = 1
+USAGE = 2
+DENIED = 3
+EFFECT_FAILED = 4
+CRASH = 120
+SANDBOX = 125
+SIGNAL = 128
+INTERRUPTED = 130
+
+HELP = """\b
+Exit codes:
+    0  the plugin answered with a value
+    1  the plugin's code raised an exception
+    2  usage: a path, a policy, an option or an argument cannot be used
+    3  the policy does not grant an effect that the plugin asked for
+    4  a granted effect could not be performed
+  120  the worker crashed without a signal (it exited by itself, or was lost)
+  125  the sandbox could not be built, or fxcell itself failed
+128+N  signal N ended the worker: 139 for SIGSEGV, 134 for SIGABRT; 137 also where
+       fxcell ended it (deadline, memory, a denied system call, broken protocol)
+  130  interrupted by Ctrl-C
+"""
+
+
+def code_of(error: FxcellError) -> int:
+    """The exit code for an outcome or a refusal."""
+    if isinstance(error, WorkerCrash):
+        if error.reason is Reason.START_FAILED:
+            return SANDBOX
+        return CRASH if error.evidence.signal is None else SIGNAL + error.evidence.signal
+    for kind, code in (
+        (PluginError, PLUGIN_ERROR),
+        (EffectDenied, DENIED),
+        (EffectFailed, EFFECT_FAILED),
+        (UserError, USAGE),
+    ):
+        if isinstance(error, kind):
+            return code
+    return SANDBOX
