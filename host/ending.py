@@ -10,19 +10,18 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fxcell.host import cgroups
+from fxcell.host import cgroups, templates
 from fxcell.host.diagnose import Facts, HostCause, diagnose
 from fxcell.host.templates import Template
 from fxcell.policies.crash import DeniedSyscall, Reason, ResourceUse
 from fxcell.policies.errors import IsolationUnavailable
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import wire
-from fxcell.sandbox.kernel import cgroup, processes
+from fxcell.sandbox.kernel import processes
 
 _NOTICE_PATIENCE_S = 0.5
 """How long a supervisor may take to report a worker whose channel closed: longer, and the worker is not dead at all."""
@@ -64,51 +63,41 @@ class End:
 class Handles:
     """The host's ends of one worker."""
 
-    def __init__(self, policy: Policy, group: cgroup.Group | None) -> None:
+    def __init__(self, policy: Policy, template: Template, deadline: float) -> None:
+        """Make the cgroup, take a worker from the template, put it into the group.
+
+        deadline: time.monotonic() seconds. Raises: IsolationUnavailable, WorkerCrash(start_failed); nothing is left then.
+        """
         self._policy = policy
-        self.group = group
-        self.pid = 0
-        self.pidfd = -1
         self.stop_requested = False
         self._ended: Any = None
         self._supervisor_gone = False
-        ours, self._worker_end = socket.socketpair()
-        report, self._supervisor_end = socket.socketpair()
-        self.channel = wire.Channel(ours, max_value_bytes=policy.limits.message_bytes)
-        self.report = wire.Channel(report, max_value_bytes=wire.FRAME_BYTES_MAX)
-
-    @classmethod
-    def make(cls, policy: Policy) -> Handles:
-        """The cgroup and the sockets of a worker to come. Raises IsolationUnavailable, OSError."""
-        group = cgroups.group_for(policy.limits)
+        self._peak = 0
+        self.group = cgroups.group_for(policy.limits)
         try:
-            return cls(policy, group)
+            spawned = template.spawn(deadline)
         except BaseException:
-            if group is not None:
-                group.remove()
+            self._remove_group()
             raise
-
-    def spawn(self, template: Template, deadline: float) -> None:
-        """Have the worker forked. Raises as Template.spawn."""
-        procs = self.group.open_procs() if self.group is not None else []
-        try:
-            spawned = template.spawn([self._worker_end.fileno(), self._supervisor_end.fileno(), *procs], deadline)
-        finally:
-            for descriptor in procs:
-                os.close(descriptor)
-            self._worker_end.close()
-            self._supervisor_end.close()
         self.pid, self.pidfd = spawned.pid, spawned.pidfd
-        from fxcell.host.templates import spinning_helps
+        spin = templates.spinning_helps()
+        self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
+        self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
 
-        self.channel.spin = spinning_helps()
+    def enter_cgroup(self) -> None:
+        """Put the worker into the group that was made for it, before it gets any command.
 
-    def check_cgroup(self) -> None:
-        """Raise IsolationUnavailable if the worker is not in the group that was made for it."""
-        if self.group is not None and not self.group.members():
+        Before:  the worker has greeted, so it is there. Raises: IsolationUnavailable.
+        """
+        if self.group is None:
+            return
+        try:
+            (worker,) = processes.children_of(self.pid)
+            self.group.enter(worker)
+        except (OSError, ValueError) as error:
             raise IsolationUnavailable(
-                "limits", "the worker did not enter its cgroup", "report this with your cgroup set-up"
-            )
+                "limits", f"the worker could not be put into its cgroup: {error}", "report this with your cgroup set-up"
+            ) from error
 
     def gone_within(self, seconds: float) -> bool:
         """Wait at most that long for the worker's end of the channel to close; True when it did."""
@@ -165,8 +154,6 @@ class Handles:
 
     def close(self, template: Template) -> None:
         """End the worker if it lives, and leave nothing behind."""
-        self._worker_end.close()
-        self._supervisor_end.close()
         self.kill()
         self._let_go(template)
         self._remove_group()
@@ -225,8 +212,6 @@ class Handles:
             last_words=_text(ended.stderrTail),
             **common,
         )
-
-    _peak = 0
 
     def _remove_group(self) -> None:
         if self.group is not None:

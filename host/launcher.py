@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import IO, Any
+from typing import IO, Any, cast
 
 _Request = tuple[Sequence[str], dict[str, Any], "Future[subprocess.Popen[bytes]]"]
 _requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
@@ -50,7 +50,7 @@ def _serve() -> None:
     while True:
         command, options, answer = _requests.get()
         try:
-            answer.set_result(subprocess.Popen(command, text=False, **options))
+            answer.set_result(cast("subprocess.Popen[bytes]", subprocess.Popen(command, **options)))
         except BaseException as error:  # noqa: BLE001 - the asking thread raises it
             answer.set_exception(error)
 

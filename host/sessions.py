@@ -70,9 +70,8 @@ class Session:
         self._command_digest = self._plugin_digest = ""
         deadline = self.started_s + policy.limits.start_s
         self._template = templates.template_for(policy)
-        self._handles = ending.Handles.make(policy)
+        self._handles = ending.Handles(policy, self._template, deadline)
         try:
-            self._handles.spawn(self._template, deadline)
             self.channel = self._handles.channel
             self._greet(deadline)
         except WorkerCrash as crash:
@@ -113,7 +112,7 @@ class Session:
             self._template.plan, self.policy.limits, hello.hello.enforced, outside=self._template.outside,
             in_memory_cgroup=self._handles.group is not None,
         )  # fmt: skip
-        self._handles.check_cgroup()
+        self._handles.enter_cgroup()
 
     # --- commands
 

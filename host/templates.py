@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 import fxcell
-from fxcell.host import launcher
+from fxcell.host import cgroups, launcher
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.errors import IsolationUnavailable
 from fxcell.policies.policy import Policy
@@ -50,10 +50,12 @@ _PASSED_ON = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "TZ")
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker's supervisor, just forked. pidfd belongs to the receiver."""
+    """A worker and its supervisor (pid, pidfd). What is open in it belongs to the receiver."""
 
     pid: int
     pidfd: int
+    channel: socket.socket
+    report: socket.socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,12 @@ class Template:
             raise
 
     def _open(self) -> tuple[Plan, dict[str, int]]:
-        options = {"policy": self.policy.worker_part().to_data(), "spin": spinning_helps(), "host_pid": os.getpid()}
+        options = {
+            "policy": self.policy.worker_part().to_data(),
+            "spin": spinning_helps(),
+            "host_pid": os.getpid(),
+            "in_memory_cgroup": "memory" in cgroups.places(),
+        }
         answer = self._ask(
             wire.Message.new_message(open=msgspec.msgpack.encode(options)), (), time.monotonic() + START_S
         )
@@ -117,17 +124,15 @@ class Template:
             )
         return plan.make(self.policy, Probe(**report["probe"])), outside
 
-    def spawn(self, fds: Sequence[int], deadline: float) -> Spawned:
-        """Fork a worker with these descriptors: channel, report socket, cgroup.procs files.
+    def spawn(self, deadline: float) -> Spawned:
+        """Get a worker that is locked down and waits.
 
         deadline: time.monotonic() seconds. Raises: WorkerCrash(start_failed), IsolationUnavailable.
         """
-        message = wire.Message.new_message()
-        message.init("spawn").cgroupFiles = len(fds) - 2
         with self._turn:
-            answer = self._ask(message, fds, deadline)
-            (pidfd,) = self._control.take_fds()
-            return Spawned(answer.spawned.pid, pidfd)
+            answer = self._ask(wire.Message.new_message(spawn=None), (), deadline)
+            pidfd, channel, report = self._control.take_fds()
+            return Spawned(answer.spawned.pid, pidfd, socket.socket(fileno=channel), socket.socket(fileno=report))
 
     def reaped(self, pid: int, deadline: float) -> Reaped | None:
         """How the supervisor with this pid ended; None when the template does not say in time, or is gone itself."""

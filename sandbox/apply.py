@@ -2,7 +2,7 @@
 
     template process   namespaces (user, mount, net, ipc, uts, cgroup) -> minimal root -> unprivileged ids
     supervisor         namespaces (user, mount, pid, ipc) -> scratch space -> no capabilities
-    worker             session -> cgroup -> descriptors -> limits -> privileges -> Landlock -> seccomp last
+    worker             session -> descriptors -> limits -> privileges -> Landlock -> seccomp last
 
 Any step that the kernel refuses raises; nobody goes on without it.
 """
@@ -37,6 +37,7 @@ class Prepared:
     """Everything a worker's lockdown needs, computed once per template: nothing of it can fail later for want of a file.
 
     proc: descriptor of the outer /proc, for what a process must write there about itself; closed before plugin code runs.
+    in_memory_cgroup: the host puts each worker into a group that limits its memory.
     """
 
     policy: Policy
@@ -45,6 +46,7 @@ class Prepared:
     program: bytes
     answers: dict[int, int]
     proc: int
+    in_memory_cgroup: bool
 
 
 def confine_template(prepared: Prepared) -> None:
@@ -96,6 +98,7 @@ def _enter_user_namespace(plan: Plan) -> None:
 def confine_supervisor(prepared: Prepared) -> None:
     """First part, before the worker is forked: what the supervisor and the worker share."""
     privileges.die_with_parent(None)
+    privileges.set_process_name("fxcell-super")
     if not prepared.plan.confined:
         privileges.adopt_orphans()
         return
@@ -124,9 +127,7 @@ class Locked:
     report: bytes
 
 
-def confine_worker(
-    prepared: Prepared, *, channel: int, line: int, stack: int, streams: tuple[int, int], cgroup: list[int]
-) -> Locked:
+def confine_worker(prepared: Prepared, *, channel: int, line: int, stack: int, streams: tuple[int, int]) -> Locked:
     """Lock this process down; after it only plugin code and its loop run here.
 
     line:    socket on which the supervisor waits for the seccomp listener.
@@ -138,10 +139,9 @@ def confine_worker(
     policy, plan = prepared.policy, prepared.plan
     # 1. A session of its own: no controlling terminal, no foreign process group.
     os.setsid()
+    privileges.set_process_name("fxcell-worker")
     _default_signals()
-    # 2. The cgroup, while its file is still open; first in line when memory runs out.
-    for descriptor in cgroup:
-        os.write(descriptor, b"0")
+    # 2. First in line when memory runs out. The host puts this process into its cgroup before any command comes.
     _set_oom_score(prepared.proc)
     spaces = namespaces.identities(enforced.NAMESPACES, prepared.proc)
     # 3. Descriptors: exactly these, nothing inherited.
@@ -153,7 +153,7 @@ def confine_worker(
     # Python asks the kernel about a socket when it wraps one, which the filter will refuse.
     to_host, to_supervisor = socket.socket(fileno=CHANNEL_FD), socket.socket(fileno=REPORT_FD)
     # 4. Limits of the process.
-    _set_limits(policy.limits, plan, in_cgroup=bool(cgroup))
+    _set_limits(policy.limits, plan, in_memory_cgroup=prepared.in_memory_cgroup)
     if not plan.confined:
         to_supervisor.close()
         return Locked(to_host, enforced.encoded(plan, enforced.observe(plan, spaces)))
@@ -188,9 +188,9 @@ def _set_oom_score(proc: int) -> None:
         os.close(descriptor)
 
 
-def _set_limits(limits: Limits, plan: Plan, *, in_cgroup: bool) -> None:
+def _set_limits(limits: Limits, plan: Plan, *, in_memory_cgroup: bool) -> None:
     # With a memory cgroup the data limit is only a backstop: it counts what was reserved, not what is used.
-    data = limits.memory_bytes * 4 if in_cgroup else limits.memory_bytes
+    data = limits.memory_bytes * 4 if in_memory_cgroup else limits.memory_bytes
     for kind, value in (
         ("core_bytes", 0),
         ("data_bytes", data),
@@ -217,9 +217,9 @@ def _landlock_rules(prepared: Prepared) -> list[tuple[str, int]]:
     return rules
 
 
-def prepare(policy: Policy, plan: Plan, view: View) -> Prepared:
+def prepare(policy: Policy, plan: Plan, view: View, *, in_memory_cgroup: bool) -> Prepared:
     """Compile the filter and open what will be out of reach later."""
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not plan.confined:
-        return Prepared(policy, plan, view, b"", {}, proc)
-    return Prepared(policy, plan, view, compile_filter(plan.words), errno_answers(plan.words), proc)
+        return Prepared(policy, plan, view, b"", {}, proc, in_memory_cgroup)
+    return Prepared(policy, plan, view, compile_filter(plan.words), errno_answers(plan.words), proc, in_memory_cgroup)

@@ -21,7 +21,7 @@ struct Message {
   union {
     open @1 :Data;            # MessagePack table: policy, spin (template.py)
     opened @2 :Data;          # MessagePack table: probe, namespaces (template.py)
-    spawn @3 :Spawn;
+    spawn @3 :Void;          # a worker, please
     spawned @4 :Spawned;
     reaped @5 :Reaped;
 
@@ -46,14 +46,9 @@ struct Value {
   buffers @1 :List(UInt64);   # lengths in bytes, in order, of the parts of the memfd; empty without one
 }
 
-struct Spawn {
-  # Three descriptors come with it: the worker's channel, the supervisor's report socket, and where cgroups are used
-  # one or two cgroup.procs files, in this order.
-  cgroupFiles @0 :UInt8;
-}
-
 struct Spawned {
-  pid @0 :Int32;              # of the supervisor, in the template's pid namespace; its pidfd comes with the message
+  # Three descriptors come with it: the supervisor's pidfd, the worker's channel, the supervisor's report socket.
+  pid @0 :Int32;              # of the supervisor, as the template and the host see it
 }
 
 struct Reaped {

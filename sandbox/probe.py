@@ -17,7 +17,9 @@ from fxcell.policies.errors import KernelRefused
 from fxcell.sandbox.kernel import landlock, libc, mounts, namespaces, seccomp
 
 TEMPLATE_NAMESPACES = ("user", "mount", "net", "ipc", "uts", "cgroup")
-WORKER_NAMESPACES = ("user", "mount", "pid", "ipc")
+WORKER_NAMESPACES = ("user", "mount", "pid")
+"""A worker's very own. The rest it shares with workers of the same policy: without sockets, System V IPC, message queues
+and capabilities there is nothing in them to share."""
 _INSIDE_ID = 65534
 _OWN_ID_BASE = 0x70000000
 """Above the ids that distributions hand out to users and containers (systemd: up to 0x6fffffff)."""

@@ -32,16 +32,16 @@ _READ_BYTES = 64 * 1024
 _NEVER_LISTENS = -1
 
 
-def start(prepared: apply.Prepared, *, channel: int, report: int, cgroup: list[int], spin: bool) -> NoReturn:
+def start(prepared: apply.Prepared, channel: int, report: int, *, spin: bool) -> NoReturn:
     """Run as supervisor of one worker, in a process just forked from the template."""
     try:
-        processes.close_all_except({0, 1, 2, channel, report, prepared.proc, *cgroup})
+        processes.close_all_except({0, 1, 2, channel, report, prepared.proc})
         apply.confine_supervisor(prepared)
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]  # stdout, stderr, stack
         here, there = socket.socketpair()
         worker_pid = os.fork()
         if worker_pid == 0:
-            _become_worker(prepared, channel, there.fileno(), [writer for _, writer in pipes], cgroup, spin=spin)
+            _become_worker(prepared, channel, there.fileno(), [writer for _, writer in pipes], spin=spin)
         there.close()
         readers = [reader for reader, _ in pipes]
         processes.close_all_except({0, 1, 2, report, here.fileno(), *readers})
@@ -58,14 +58,10 @@ def start(prepared: apply.Prepared, *, channel: int, report: int, cgroup: list[i
     os._exit(1)
 
 
-def _become_worker(
-    prepared: apply.Prepared, channel: int, line: int, writers: list[int], cgroup: list[int], *, spin: bool
-) -> NoReturn:
+def _become_worker(prepared: apply.Prepared, channel: int, line: int, writers: list[int], *, spin: bool) -> NoReturn:
     try:
         stdout, stderr, stack = writers
-        locked = apply.confine_worker(
-            prepared, channel=channel, line=line, stack=stack, streams=(stdout, stderr), cgroup=cgroup
-        )
+        locked = apply.confine_worker(prepared, channel=channel, line=line, stack=stack, streams=(stdout, stderr))
         faulthandler.enable(STACK_FD, all_threads=True)
         faulthandler.register(STACK_SIGNAL, STACK_FD, all_threads=True)
         worker.serve(locked, prepared.policy, spin=spin)
@@ -224,16 +220,11 @@ class _Watch:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(-1, signal.SIGKILL)  # everything in this pid namespace but this process
             else:
-                for child in _children():
+                # Orphans come to us (PR_SET_CHILD_SUBREAPER), so repeating this reaches descendants of any depth.
+                for child in processes.children_of(os.getpid()):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child, signal.SIGKILL)
             try:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 return
-
-
-def _children() -> list[int]:
-    # Orphans come to us (PR_SET_CHILD_SUBREAPER), so repeating this reaches descendants of any depth.
-    with open("/proc/thread-self/children", encoding="ascii") as file:
-        return [int(word) for word in file.read().split()]

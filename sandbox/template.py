@@ -1,8 +1,8 @@
 """The template process: a warm interpreter that workers are forked from. Trusted, single-threaded, runs no plugin code.
 
 Started by the host by exec (host/templates.py), one per policy. Inputs: a stream socket to the host; its first message
-is `open`, a MessagePack table {policy, spin, host_pid}. Outputs: `opened` or `failure`; then `spawned` or `failure` for
-each `spawn`, and `reaped` for each supervisor that ended.
+is `open`, a MessagePack table {policy, spin, host_pid, in_memory_cgroup}. Outputs: `opened` or `failure`; then `spawned`
+or `failure` for each `spawn`, and `reaped` for each supervisor that ended.
 
 It ends when the host's end of the socket closes, and every supervisor ends with it (PR_SET_PDEATHSIG), and every worker
 with its supervisor (process 1 of its pid namespace).
@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -28,6 +29,9 @@ from fxcell.policies.errors import IsolationUnavailable, KernelRefused
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import apply, plan, probe, supervisor, view, wire
 from fxcell.sandbox.kernel import namespaces, privileges
+
+PROCESS_NAME = "fxcell-template"
+"""What ps shows; its children are fxcell-super and fxcell-worker, the newest pair of them one that waits for a host."""
 
 PRELOADED = (
     "cloudpickle", "json", "re", "decimal", "datetime", "math", "random", "hashlib", "zlib", "io", "collections", "itertools",
@@ -43,8 +47,9 @@ def main(control_fd: int) -> None:
     control = wire.Channel(socket.socket(fileno=control_fd), max_value_bytes=wire.FRAME_BYTES_MAX)
     options = msgspec.msgpack.decode(control.receive().open, type=dict[str, Any])
     privileges.die_with_parent(options["host_pid"])
+    privileges.set_process_name(PROCESS_NAME)
     try:
-        prepared, report = _prepare(Policy.from_data(options["policy"]))
+        prepared, report = _prepare(Policy.from_data(options["policy"]), options)
     except Exception as error:  # noqa: BLE001 - the host must hear of any failure
         _send_failure(control, error)
         return
@@ -55,7 +60,7 @@ def main(control_fd: int) -> None:
     _Template(control, prepared, spin=bool(options["spin"])).serve()
 
 
-def _prepare(policy: Policy) -> tuple[apply.Prepared, dict[str, Any]]:
+def _prepare(policy: Policy, options: dict[str, Any]) -> tuple[apply.Prepared, dict[str, Any]]:
     for name in PRELOADED:
         importlib.import_module(name)
     for name in policy.preload:
@@ -74,9 +79,11 @@ def _prepare(policy: Policy) -> tuple[apply.Prepared, dict[str, Any]]:
         seen = view.view_for(policy.visible)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise IsolationUnavailable(
-            "visible", f"policy {policy.name!r} shows {str(error)!r}, which is not a directory", "make it, or take it out of `visible`"
+            "visible",
+            f"policy {policy.name!r} shows {str(error)!r}, which is not a directory",
+            "make it, or take it out of `visible`",
         ) from error
-    prepared = apply.prepare(policy, planned, seen)
+    prepared = apply.prepare(policy, planned, seen, in_memory_cgroup=options["in_memory_cgroup"])
     if planned.confined:
         try:
             apply.confine_template(prepared)
@@ -108,16 +115,30 @@ def _send_failure(control: wire.Channel, error: Exception) -> None:
     control.send(message)
 
 
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """A worker that is locked down and waits: what the host gets of it."""
+
+    pid: int
+    pidfd: int
+    channel: socket.socket
+    report: socket.socket
+
+
 class _Template:
+    """Keeps one worker ahead of need: a start then waits for nothing but the handing over."""
+
     def __init__(self, control: wire.Channel, prepared: apply.Prepared, *, spin: bool) -> None:
         self.control = control
         self.prepared = prepared
         self.spin = spin
         self.children: dict[int, int] = {}  # pidfd -> pid
+        self.spare: _Spare | None = None
         self.poller = select.poll()
         self.poller.register(control.fileno(), select.POLLIN)
 
     def serve(self) -> None:
+        self.make_spare()
         while True:
             for descriptor, _events in self.poller.poll():
                 if descriptor != self.control.fileno():
@@ -133,31 +154,46 @@ class _Template:
     def handle(self, message: Any) -> None:
         if message.which() != "spawn":
             raise wire.WireError(f"the host sent {message.which()} to a template")
-        channel, report, *cgroup = self.control.take_fds()
         try:
-            self.spawn(channel, report, cgroup)
+            spare, self.spare = self.spare or self.fork(), None
         except (KernelRefused, OSError) as error:
             _send_failure(self.control, error)
-        finally:
-            for descriptor in (channel, report, *cgroup):
-                os.close(descriptor)
+            return
+        answer = wire.Message.new_message()
+        answer.init("spawned").pid = spare.pid
+        self.control.send(answer, [spare.pidfd, spare.channel.fileno(), spare.report.fileno()])
+        spare.channel.close()
+        spare.report.close()
+        self.make_spare()
 
-    def spawn(self, channel: int, report: int, cgroup: list[int]) -> None:
-        pid = namespaces.fork_into(probe.WORKER_NAMESPACES) if self.prepared.plan.confined else os.fork()
-        if pid == 0:
-            supervisor.start(self.prepared, channel=channel, report=report, cgroup=cgroup, spin=self.spin)
+    def make_spare(self) -> None:
+        # Where the kernel refuses now, the next request tries again, and answers with the reason.
+        with contextlib.suppress(KernelRefused, OSError):
+            self.spare = self.fork()
+
+    def fork(self) -> _Spare:
+        channel, workers_end = socket.socketpair()
+        report, supervisors_end = socket.socketpair()
+        with workers_end, supervisors_end:
+            pid = namespaces.fork_into(probe.WORKER_NAMESPACES) if self.prepared.plan.confined else os.fork()
+            if pid == 0:
+                supervisor.start(self.prepared, workers_end.fileno(), supervisors_end.fileno(), spin=self.spin)
         pidfd = os.pidfd_open(pid)
         self.children[pidfd] = pid
         self.poller.register(pidfd, select.POLLIN)
-        message = wire.Message.new_message()
-        message.init("spawned").pid = pid
-        self.control.send(message, [pidfd])
+        return _Spare(pid, pidfd, channel, report)
 
     def reap(self, pidfd: int) -> None:
         pid = self.children.pop(pidfd)
         self.poller.unregister(pidfd)
         os.close(pidfd)
         _, status, use = os.wait4(pid, 0)
+        if self.spare is not None and self.spare.pid == pid:
+            # It ended before anybody had it: the next request forks anew.
+            self.spare.channel.close()
+            self.spare.report.close()
+            self.spare = None
+            return
         message = wire.Message.new_message()
         reaped = message.init("reaped")
         reaped.pid, reaped.status = pid, status

@@ -44,7 +44,7 @@ class ValueMessage:
         """The Value struct inside."""
         return self
 
-    run = effect = effectResult = result = value
+    run = effect = effectResult = result = value  # noqa: N815 - the names of the schema
 
 
 def encode(kind: str, number: int, body: bytes) -> bytes:

@@ -62,15 +62,13 @@ class DeadlinePassed(Exception):
     """No complete frame came, or none could be sent, before the deadline."""
 
 
-_ALWAYS_WITH_FDS = ("spawn", "spawned")
+_SPAWNED_FDS = 3
 
 
 def _fds_needed(kind: str, message: Any) -> int:
     if kind in ("run", "effect", "effectResult", "result"):
         return 1 if len(getattr(message, kind).buffers) else 0
-    if kind == "spawn":
-        return 2 + int(message.spawn.cgroupFiles)
-    return 1 if kind == "spawned" else 0
+    return _SPAWNED_FDS if kind == "spawned" else 0
 
 
 class Channel:
@@ -187,7 +185,7 @@ class Channel:
             # from_bytes() would give a context manager, whose message must not outlive it.
             message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
-            needed = _fds_needed(kind, message) if self._fds or kind in _ALWAYS_WITH_FDS else 0
+            needed = _fds_needed(kind, message) if self._fds or kind == "spawned" else 0
         except Exception as error:
             raise WireError(f"a frame is not a message: {str(error).partition('stack: ')[0].strip():.200}") from error
         if needed or self._fds:

@@ -82,10 +82,14 @@ def adopt_orphans() -> None:
 
 
 def _processes() -> dict[tuple[int, float], str]:
-    """Every descendant. A zombie directly below us is not counted: it may be an orphan that adopt_orphans gave us."""
+    """Every descendant but spares. A zombie directly below us is not counted: it may be one that adopt_orphans gave us."""
     found = {}
     here = os.getpid()
-    for process in psutil.Process().children(recursive=True):
+    descendants = psutil.Process().children(recursive=True)
+    spares = _spares(descendants)
+    for process in descendants:
+        if process.pid in spares:
+            continue
         with contextlib.suppress(psutil.NoSuchProcess), process.oneshot():
             status = process.status()
             if status == psutil.STATUS_ZOMBIE and process.ppid() == here:
@@ -94,6 +98,17 @@ def _processes() -> dict[tuple[int, float], str]:
             text = f"pid {process.pid} {process.name()} ({status}, parent {process.ppid()}) {command}"
             found[process.pid, process.create_time()] = text
     return found
+
+
+def _spares(processes: list[psutil.Process]) -> set[int]:
+    """The one supervisor and worker that each living template keeps ahead of need: its newest. A second pair counts."""
+    spares: set[int] = set()
+    for template in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if template.name() == "fxcell-template" and (supervisors := template.children()):
+                newest = max(supervisors, key=lambda process: (process.create_time(), process.pid))
+                spares |= {newest.pid, *(child.pid for child in newest.children(recursive=True))}
+    return spares
 
 
 def _command_line(process: psutil.Process) -> list[str]:

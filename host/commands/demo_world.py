@@ -122,8 +122,9 @@ def _policies(folder: str, port: int) -> dict[str, Policy]:
     return {
         "compute": compute,
         "numeric": load_profile("numeric") if installed("numpy") else compute,
-        "pictures": _with_effects(imaging, "pictures", granted_folder),
-        "web": _with_effects(compute, "web", granted_host),
+        # No Print: what decoders write about damaged pictures is not shown.
+        "pictures": imaging.replaced(name="pictures", effects=granted_folder),
+        "web": compute.replaced(name="web", effects={**compute.effects, **granted_host}),
         "swarm": compute.replaced(
             name="swarm",
             # Without threads, for the kernel counts both as tasks: then the cap is the number of processes.
@@ -131,10 +132,6 @@ def _policies(folder: str, port: int) -> dict[str, Policy]:
             limits=dataclasses.replace(compute.limits, processes=MAX_PROCESSES, threads=0),
         ),
     }
-
-
-def _with_effects(policy: Policy, name: str, effects: dict[str, Any]) -> Policy:
-    return policy.replaced(name=name, effects={**policy.effects, **effects})
 
 
 @contextlib.contextmanager

@@ -112,11 +112,10 @@ class Group:
             write(f"{path}/memory.limit_in_bytes", str(memory_bytes))
             _write_if_there(f"{path}/memory.memsw.limit_in_bytes", str(memory_bytes))
 
-    def open_procs(self) -> list[int]:
-        """Descriptors of the files through which a process enters the group by writing "0"; the caller closes them."""
-        return [
-            os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for path in sorted(set(self._paths.values()))
-        ]
+    def enter(self, pid: int) -> None:
+        """Put a process into the group. Raises OSError; ESRCH when it has ended."""
+        for path in set(self._paths.values()):
+            write(f"{path}/cgroup.procs", str(pid))
 
     def oom_kills(self) -> int:
         """How many processes of the group the kernel killed for want of memory."""

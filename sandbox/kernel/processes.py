@@ -44,3 +44,15 @@ def place_at(wanted: dict[int, int]) -> None:
     for target, copy in lifted.items():
         os.dup2(copy, target, inheritable=False)
         os.close(copy)
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process forked and that have not been reaped, as this process sees them.
+
+    Source: proc_pid_task(5), /proc/PID/task/TID/children, Linux 3.5 with CONFIG_PROC_CHILDREN.
+    """
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []

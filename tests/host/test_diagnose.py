@@ -98,5 +98,5 @@ def test_every_combination_of_facts_has_a_reason():
 
 
 def test_words_of_a_failed_start_are_cut():
-    _, detail = diagnose(seen("", exited(125, ready=False), last_words="x" * 100_000))
+    _, detail = diagnose(seen("", exited(125), ready=False, last_words="x" * 100_000))
     assert len(detail) < 1000

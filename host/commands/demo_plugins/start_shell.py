@@ -7,4 +7,4 @@ import os
 
 def main() -> None:
     """Never returns, if the sandbox leaks."""
-    os.execv("/bin/sh", ["sh", "-c", "id"])
+    os.execv("/bin/sh", ["sh", "-c", "id"])  # noqa: S606 - it must not get there

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 
-from fxcell import FX, run
 from PIL import Image
+
+from fxcell import FX, run
 
 
 def main(path: str) -> bytes:
