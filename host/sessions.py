@@ -17,6 +17,9 @@ import threading
 import time
 from typing import Any, NoReturn
 
+import capnp
+import msgspec
+
 from fxcell.host import broker as brokers
 from fxcell.host import ending, templates, watching
 from fxcell.host.diagnose import HostCause
@@ -27,16 +30,14 @@ from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
 from fxcell.policies.errors import (
-    DecodeError,
     EffectDenied,
     EffectFailed,
     EncodeError,
     MessageTooLarge,
-    OutcomeError,
     PluginError,
     PluginNotUsable,
     WorkerStopped,
-)  # fmt: skip
+)
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import enforced, wire
 from fxcell.sandbox.worker import PROTOCOL
@@ -66,6 +67,7 @@ class Session:
         self._turn = threading.Lock()
         self._known: dict[str, Definition] = {}
         self._effects_seen = 0
+        self._open_effect: str | None = None
         self._last_failure: EffectFailed | None = None
         self._command_digest = self._plugin_digest = ""
         deadline = self.started_s + policy.limits.start_s
@@ -149,26 +151,28 @@ class Session:
             message = self._serve_until_answer(number, deadline)
             if message.which() == "result":
                 return self.channel.value_of(message.result, allow_calls=False)
-            return self._raise_failure(message.failure)
+            failure = self._failure(message.failure)
         except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError) as closed:
             self._name_command(packed)
             self._die(None, mid_frame=getattr(closed, "mid_frame", False))
-        except wire.WireError as error:
+        except (wire.WireError, capnp.KjException, UnicodeError) as error:
+            # Fields are read when they are asked for: a bad pointer in one shows only then.
             self._name_command(packed)
-            self._die(HostCause(Reason.PROTOCOL_VIOLATION, str(error)))
+            self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"{error!s:.300}"))
         except wire.DeadlinePassed:
             self._name_command(packed)
             self._die(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s"))
         except _Verdict as verdict:
             self._name_command(packed)
             self._die(verdict.cause, memory_error=verdict.memory_error)
-        except (OutcomeError, PluginNotUsable, MessageTooLarge, EncodeError, DecodeError):
-            raise
+        except (MessageTooLarge, EncodeError):
+            raise  # of the command itself, before the worker heard of it
         except BaseException:
             # Ctrl-C in the caller, or a bug of ours: the worker's state is unknown, it cannot be used again.
             with contextlib.suppress(WorkerCrash):
                 self._die(HostCause(Reason.STOPPED, "the caller was interrupted"))
             raise
+        raise failure
 
     def _define(self, definition: Definition, deadline: float) -> None:
         if definition.digest in self._known:
@@ -223,37 +227,39 @@ class Session:
         if not isinstance(effect, Effect):
             raise wire.WireError(f"an effect message holds a {type(effect).__name__}")
         context = Context(self.process.id, self.policy, deadline, self._handles.gone_within, self.outputs.line)
+        self._open_effect = effect.effect_name  # until its answer is on the way: a worker that dies before may ask again
         try:
             packed = values.pack(self.broker.perform(effect, context))
             self.channel.send_value("effectResult", number, packed, deadline)
         except (EffectDenied, EffectFailed) as refusal:
-            self._last_failure = refusal if isinstance(refusal, EffectFailed) else self._last_failure
             self._refuse_effect(number, refusal, deadline)
         except (EncodeError, MessageTooLarge) as error:
             self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
+        self._open_effect = None
 
     def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:
-        import msgspec
-
         message = wire.Message.new_message(id=number)
         failure = message.init("failure")
         failure.kind = "denied" if isinstance(refusal, EffectDenied) else "failed"
+        if isinstance(refusal, EffectFailed):
+            self._last_failure = refusal
         details = {key: value for key, value in vars(refusal).items() if isinstance(value, str | None)}
         failure.details = msgspec.msgpack.encode(details)
         self.channel.send(message, deadline=deadline)
 
-    def _raise_failure(self, failure: Any) -> NoReturn:
+    def _failure(self, failure: Any) -> Exception:
+        """The outcome that a worker reports, as the exception that the caller gets."""
         kind, type_name = str(failure.kind), str(failure.typeName)
         if kind == "memory":
             raise _Verdict(None, memory_error=True)
         # What was denied or failed is told from our own record: the worker could say anything.
         if kind == "denied" and self.broker.last_denial is not None:
-            raise self.broker.last_denial
+            return self.broker.last_denial
         if kind == "failed" and self._last_failure is not None:
-            raise self._last_failure
+            return self._last_failure
         if kind == "setup":
-            raise PluginNotUsable(str(failure.message)[:4100])
-        raise PluginError(type_name[:200], str(failure.message)[:4100], str(failure.traceback)[:16100])
+            return PluginNotUsable(str(failure.message)[:4100])
+        return PluginError(type_name[:200], str(failure.message)[:4100], str(failure.traceback)[:16100])
 
     # --- end
 
@@ -283,7 +289,7 @@ class Session:
             stdout_tail=self.outputs.tail(1) + end.stdout_tail,
             stderr_tail=self.outputs.tail(2) + end.stderr_tail,
             last_effect=self.broker.last_effect,
-            open_effect=self.broker.open_effect,
+            open_effect=self._open_effect,
             effects_performed=self.broker.performed,
             command=self._command_digest,
             plugin=self._plugin_digest,

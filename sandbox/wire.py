@@ -43,7 +43,9 @@ _TRAVERSAL_WORDS = FRAME_BYTES_MAX // 8 * 2
 _NESTING_MAX = 16
 _READ_BYTES = 128 * 1024
 _SPIN_S = 50e-6
-_FLAG_DONTWAIT = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+# Plain integers: the constants of socket are enums, whose operators are calls of Python code.
+_WAIT, _DO_NOT_WAIT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_SEND_NOW, _TRUNCATED = int(socket.MSG_DONTWAIT), int(socket.MSG_CTRUNC)
 
 
 class WireError(Exception):
@@ -128,7 +130,7 @@ class Channel:
             return self.socket.sendmsg([data], ancillary)
         while True:
             try:
-                return self.socket.sendmsg([data], ancillary, socket.MSG_DONTWAIT)
+                return self.socket.sendmsg([data], ancillary, _SEND_NOW)
             except BlockingIOError:
                 self._wait(deadline, select.POLLOUT)
 
@@ -275,7 +277,7 @@ class Channel:
             return
         if deadline is not None:
             self._wait(deadline, select.POLLIN)
-        self._read(target, socket.MSG_CMSG_CLOEXEC)
+        self._read(target, _WAIT)
 
     def _spin_read(self, target: memoryview) -> bool:
         """Try without blocking for a moment; after four misses in a row only every sixteenth time."""
@@ -287,7 +289,7 @@ class Channel:
         limit = time.perf_counter() + _SPIN_S
         while time.perf_counter() < limit:
             try:
-                self._read(target, _FLAG_DONTWAIT)
+                self._read(target, _DO_NOT_WAIT)
             except BlockingIOError:
                 continue
             self._misses = 0
@@ -313,7 +315,7 @@ class Channel:
                 fds = array.array("i")
                 fds.frombytes(data[: len(data) - len(data) % 4])
                 self._fds.extend(fds)
-        if message_flags & socket.MSG_CTRUNC or len(self._fds) > FDS_MAX:
+        if message_flags & _TRUNCATED or len(self._fds) > FDS_MAX:
             self.drop_fds()
             raise WireError(f"more than {FDS_MAX} descriptors came with a frame")
         if count == 0:

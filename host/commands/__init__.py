@@ -5,6 +5,7 @@ Only this folder imports typer and rich, and only this file at import: `import f
 
 from __future__ import annotations
 
+import io
 import platform
 import sys
 import traceback
@@ -29,6 +30,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and exit with one of the codes in exits.py."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a plugin answers must not fail on a terminal that cannot show it.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception:  # noqa: BLE001 - whatever it is, it is ours

@@ -30,12 +30,12 @@ def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool,
     except FxcellError as error:
         _tell(_line_of(error))
         if as_json:
-            _write(to_json(_to_dict(error)))
+            print(to_json(_to_dict(error)))
         return exits.code_of(error)
     except KeyboardInterrupt:
         _tell("interrupted; the worker was ended")
         return exits.INTERRUPTED
-    _write(to_json({"outcome": "value", "value": value}) if as_json else readable(value))
+    print(to_json({"outcome": "value", "value": value}) if as_json else readable(value))
     return exits.VALUE
 
 
@@ -138,8 +138,3 @@ def _tell(text: str) -> None:
     from fxcell.host.effects.basic import visible
 
     print(f"fxcell: {visible(' '.join(text.split()))}", file=sys.stderr)
-
-
-def _write(text: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))

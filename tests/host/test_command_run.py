@@ -92,7 +92,7 @@ def test_json_keeps_stdout_to_one_object(plugin):
 def test_a_plugin_that_raises_exits_1_with_one_harmless_line(plugin):
     done = fxcell("run", f"{plugin}:fail")
     assert done.returncode == exits.PLUGIN_ERROR
-    assert only_line(done) == r"fxcell: the plugin raised ValueError: bad \x1b[31m value (plug.py, line 15, in fail)"
+    assert only_line(done) == r"fxcell: the plugin raised ValueError: bad \x1b[31m value (plug.py, line 14, in fail)"
     told = json.loads(fxcell("run", f"{plugin}:fail", "--json").stdout)
     assert (told["outcome"], told["type"], told["message"]) == ("PluginError", "ValueError", "bad \x1b[31m value")
 
@@ -211,6 +211,12 @@ def test_help_lists_every_exit_code():
     text = fxcell("run", "--help").stdout
     for code in ("0", "1", "2", "3", "4", "120", "125", "128+N", "130"):
         assert any(line.split()[:1] == [code] for line in text.splitlines()), code
+
+
+def test_an_answer_that_the_terminal_cannot_show_is_escaped(plugin):
+    command = [sys.executable, "-m", "fxcell", "run", plugin, "-a", "t=\u03c0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout) == (0, "{'t': '\\u03c0'}\n")
 
 
 def test_version_is_the_packages():
