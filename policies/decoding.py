@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import functools
 import math
 import struct
 import uuid
@@ -17,7 +16,9 @@ from typing import Any
 
 import msgspec
 
+from fxcell.policies import hash_flood
 from fxcell.policies.errors import DecodeError
+from fxcell.policies.hash_flood import Guard
 from fxcell.policies.value_types import EXACT_DTYPE, MAX_DEPTH, PARTS, PLAIN, SCALARS, Ext, is_plain
 
 _REGISTERED_DECODERS: dict[Ext, Callable[[Any, bool], object]] = {}
@@ -51,24 +52,31 @@ def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequen
     buffers:     what `pack` set aside, in order; bytes are copied out of them, arrays are read-only views.
     Raises: DecodeError - malformed data, unknown extension, nesting beyond limits, a value its type refuses.
     """
-    value = _decode(data, allow_calls, _Buffers(buffers) if buffers else None)
+    guard = None if allow_calls or len(data) <= hash_flood.SMALL_BYTES else hash_flood.Guard()
+    value = _decode(data, allow_calls, _Buffers(buffers) if buffers else None, guard)
     # A level takes a byte at least. msgspec's own limit is the C stack, far over what Python code can walk.
     if len(data) > MAX_DEPTH and not is_plain(value, PLAIN):
         _check_depth(value)
     return value
 
 
-def _decode(data: bytes | memoryview, allow_calls: bool, buffers: _Buffers | None) -> Any:
+def _decode(data: bytes | memoryview, allow_calls: bool, buffers: _Buffers | None, guard: Guard | None) -> Any:
     try:
-        return (_decoder(allow_calls, buffers) if buffers else _DECODERS[allow_calls]).decode(data)
+        if buffers is None and guard is None:
+            return _DECODERS[allow_calls].decode(data)
+        value = _decoder(allow_calls, buffers, guard).decode(data)
+        return value if guard is None else guard.release(value)
     except DecodeError:
         raise
     except _MALFORMED as error:
         raise DecodeError(f"cannot decode a message value: {type(error).__name__}: {error}") from error
 
 
-def _decoder(allow_calls: bool, buffers: _Buffers | None) -> msgspec.msgpack.Decoder[Any]:
-    hook = functools.partial(_decode_extension, allow_calls=allow_calls, buffers=buffers)
+def _decoder(allow_calls: bool, buffers: _Buffers | None, guard: Guard | None) -> msgspec.msgpack.Decoder[Any]:
+    def hook(number: int, data: memoryview) -> Any:
+        value = _decode_extension(number, data, allow_calls, buffers, guard)
+        return value if guard is None else guard.hold(number, value)
+
     return msgspec.msgpack.Decoder(ext_hook=hook)
 
 
@@ -111,7 +119,9 @@ def _children(value: Any) -> list[Any]:
     return [parts(value) for base, parts in PARTS.items() if isinstance(value, base)]
 
 
-def _decode_extension(number: int, data: memoryview, *, allow_calls: bool, buffers: _Buffers | None) -> Any:
+def _decode_extension(
+    number: int, data: memoryview, allow_calls: bool, buffers: _Buffers | None, guard: Guard | None
+) -> Any:
     if number in _FLAT_DECODERS:
         return _FLAT_DECODERS[number](data)
     if number == Ext.BUFFER:
@@ -120,7 +130,7 @@ def _decode_extension(number: int, data: memoryview, *, allow_calls: bool, buffe
         raise DecodeError("a call was sent where only values may come from")
     if number in (Ext.NDARRAY, Ext.NUMPY_SCALAR):
         return _decode_array(number, data, buffers)
-    parts = _decode(data, allow_calls, buffers)
+    parts = _decode(data, allow_calls, buffers, guard)
     if number in _NESTED_DECODERS:
         return _NESTED_DECODERS[number](parts)
     registered = _REGISTERED_DECODERS.get(Ext(number))
@@ -129,7 +139,7 @@ def _decode_extension(number: int, data: memoryview, *, allow_calls: bool, buffe
     return registered(parts, allow_calls)
 
 
-_DECODERS = {allow_calls: _decoder(allow_calls, None) for allow_calls in (False, True)}
+_DECODERS = {allow_calls: _decoder(allow_calls, None, None) for allow_calls in (False, True)}
 
 
 def _taken(data: memoryview, buffers: _Buffers | None) -> memoryview:
@@ -191,8 +201,9 @@ _FLAT_DECODERS: dict[int, Callable[[memoryview], object]] = {
 }
 _NESTED_DECODERS: dict[int, Callable[[Any], object]] = {
     Ext.TUPLE: lambda p: tuple(_exactly(list, p)),
-    Ext.SET: lambda p: set(_exactly(list, p)),
-    Ext.FROZENSET: lambda p: frozenset(_exactly(list, p)),
+    Ext.SET: lambda p: set(hash_flood.checked(_exactly(list, p))),
+    Ext.FROZENSET: lambda p: frozenset(hash_flood.checked(_exactly(list, p))),
+    Ext.TABLE: lambda p: hash_flood.table(_exactly(list, p)),
     Ext.DATETIME: lambda p: _datetime(*_exactly(list, p)),
     Ext.DATE: lambda p: datetime.date(*_exactly(list, p)),
     Ext.TIME: lambda p: _time(*_exactly(list, p)),

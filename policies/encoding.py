@@ -106,9 +106,9 @@ class _Walker:
         items = [self.step("[{!r:.40}]", key, item, depth) for key, item in value.items()]
         if not any(type(key) is msgspec.msgpack.Ext for key in keys):
             return dict(zip(keys, items, strict=True))
-        # msgspec's extensions are not hashable, so a table with such keys is written by hand.
-        pairs = (_encode(part) for pair in zip(keys, items, strict=True) for part in pair)
-        return msgspec.Raw(b"\xdf" + struct.pack(">I", len(keys)) + b"".join(pairs))
+        # As a list of pairs, whose keys the other side can look at before it builds a table (hash_flood.py).
+        pairs = [_encode(part) for pair in zip(keys, items, strict=True) for part in pair]
+        return _extension(Ext.TABLE, b"\xdd" + struct.pack(">I", len(pairs)) + b"".join(pairs))
 
     def step(self, form: str, key: object, value: object, depth: int) -> object:
         kind = type(value)

@@ -41,6 +41,7 @@ class Ext(IntEnum):
     BUFFER = 17
     WORKER_PROCESS = 18
     POLICY = 19
+    TABLE = 20
 
 
 @dataclass(slots=True)

@@ -204,6 +204,8 @@ class Channel:
             body = value.body
         except Exception as error:
             raise WireError(f"a value message is malformed: {error}") from error
+        if len(body) > self.max_value_bytes:
+            raise WireError(f"a value of {len(body)} bytes is over the cap of {self.max_value_bytes} bytes")
         try:
             return values.decode_value(body, allow_calls=allow_calls, buffers=self._buffers(lengths, len(body)))
         except DecodeError as error:
