@@ -37,7 +37,7 @@ def test_keys_with_one_hash_are_refused(kind):
 def test_plain_table_with_many_made_keys_is_refused():
     keys = [msgspec.msgpack.encode(msgspec.msgpack.Ext(int(Ext.BIG_INTEGER), k.to_bytes(20, "little"))) for k in colliding(50_000)]
     data = b"\xdf" + struct.pack(">I", len(keys)) + b"".join(key + b"\xc0" for key in keys)
-    with pytest.raises(DecodeError, match="unhashable"):  # built, it would take minutes: longer than a test may
+    with pytest.raises(DecodeError, match="hashable"):  # built, it would take minutes: longer than a test may
         values.decode_value(data, allow_calls=False)
 
 
