@@ -190,7 +190,9 @@ def build_venv() -> None:
 def install_libraries(wanted: list[str]) -> None:
     """Fill build/wheels, then .venv from it alone."""
     WHEELS.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*PIP, "wheel", "--find-links", WHEELS, "--wheel-dir", WHEELS, *wanted], check=True)
+    # PEP 517: Debian's pip would otherwise call setup.py with a setuptools that has no `wheel` beside it.
+    building = [*PIP, "wheel", "--use-pep517", "--find-links", WHEELS, "--wheel-dir", WHEELS]
+    subprocess.run([*building, *wanted], check=True)
     subprocess.run([*OFFLINE_INSTALL, *wanted], check=True)
 
 
