@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
+import re
+import time
 
 from fxcell.policies.errors import IsolationUnavailable
 from fxcell.policies.limits import Limits
 from fxcell.sandbox.kernel import cgroup
 
 _numbers = itertools.count(1)
+_OWNER = re.compile(r"fxcell-(\d+)-\d+")
 
 
 @functools.cache
 def places() -> dict[str, cgroup.Place]:
     """Where this process can make groups, by controller; empty where it cannot."""
-    return cgroup.places()
+    where = cgroup.places()
+    sweep(where)
+    return where
+
+
+def sweep(where: dict[str, cgroup.Place], older_than_s: float = 60.0) -> None:
+    """Remove the groups of hosts that were killed: their workers are gone, and nobody else takes the empty groups away.
+
+    older_than_s: younger groups are left; they may belong to a host of another pid namespace, whose pid says nothing here.
+    """
+    for folder in {place.folder for place in where.values()}:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder):
+                match = _OWNER.fullmatch(entry.name)
+                if match is None or os.path.exists(f"/proc/{match[1]}"):
+                    continue
+                with contextlib.suppress(OSError):  # EBUSY: not empty, so not dead
+                    if time.time() - entry.stat().st_mtime >= older_than_s:
+                        os.rmdir(entry.path)
 
 
 def group_for(limits: Limits) -> cgroup.Group | None:
@@ -27,15 +49,18 @@ def group_for(limits: Limits) -> cgroup.Group | None:
     where = places()
     if not where:
         return None
-    name = f"fxcell-{os.getpid()}-{next(_numbers)}"
-    try:
-        return cgroup.Group(where, name, memory_bytes=limits.memory_bytes, tasks=limits.processes + limits.threads)
-    except OSError as error:
-        raise IsolationUnavailable(
-            "limits",
-            f"the cgroup {name} could not be made: {error}",
-            "free the cgroup tree of this process from other limits, or start it in a delegated group",
-        ) from error
+    while True:
+        name = f"fxcell-{os.getpid()}-{next(_numbers)}"
+        try:
+            return cgroup.Group(where, name, memory_bytes=limits.memory_bytes, tasks=limits.processes + limits.threads)
+        except FileExistsError:
+            continue  # of a killed host that had our pid
+        except OSError as error:
+            raise IsolationUnavailable(
+                "limits",
+                f"the cgroup {name} could not be made: {error}",
+                "free the cgroup tree of this process from other limits, or start it in a delegated group",
+            ) from error
 
 
 def describe_memory(group: cgroup.Group | None) -> str:

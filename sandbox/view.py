@@ -68,9 +68,10 @@ def view_for(granted: Iterable[str]) -> View:
     trees = tuple(
         sorted(path for path in real if not any(path.startswith(other + "/") for other in real if other != path))
     )
-    package = os.path.realpath(os.path.dirname(fxcell.__file__))
-    inside = os.path.join(package, HIDDEN)
-    masked = () if os.path.islink(inside) or not os.path.isdir(inside) else (inside,)
+    # In a wheel it lies below site-packages; in a checkout it shows only below a directory that the policy grants.
+    hidden = os.path.realpath(os.path.join(os.path.dirname(fxcell.__file__), HIDDEN))
+    seen = os.path.isdir(hidden) and any(f"{hidden}/".startswith(f"{tree}/") for tree in trees)
+    masked = (hidden,) if seen else ()
     return View(trees, tuple(sorted(links.items())), masked, tuple(d for d in _DEVICES if os.path.exists(d)))
 
 

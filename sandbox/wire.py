@@ -101,9 +101,13 @@ class Channel:
         return self.socket.fileno()
 
     def close(self) -> None:
-        """Close the socket and any descriptor that came and was not taken."""
+        """Close the socket and any descriptor that came and was not taken, and let go of the buffer."""
         self.drop_fds()
         self.socket.close()
+        # Hosts remember many workers that have ended: 128 KiB for each would add up.
+        self._buffer = bytearray()
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
 
     # --- sending
 

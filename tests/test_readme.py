@@ -142,8 +142,8 @@ class Reader:
 
 
 def comparable(text):
-    """Addresses are other ones each time, and line numbers in os.py other ones in each Python."""
-    return re.sub(r'File "<frozen os>", line \d+|File "[^"]*os\.py", line \d+', "File os.py", re.sub(r"0x[0-9a-f]+", "0x…", text))
+    """Addresses are other ones each time."""
+    return re.sub(r"0x[0-9a-f]+", "0x…", text)
 
 
 def test_python_runs_as_it_stands_and_prints_what_is_shown(local_url):
@@ -204,9 +204,8 @@ def test_commands_that_are_shown_print_what_is_shown():
 def test_tables_name_every_profile_and_exit_code():
     for name in profile_names():
         assert f"| `{name}` |" in TEXT
-    for code in (
-        exits.VALUE, exits.PLUGIN_ERROR, exits.USAGE, exits.DENIED, exits.EFFECT_FAILED, exits.CRASH, exits.SANDBOX, exits.INTERRUPTED,
-    ):  # fmt: skip
+    names = ["VALUE", "PLUGIN_ERROR", "USAGE", "DENIED", "EFFECT_FAILED", "CRASH", "SANDBOX", "INTERRUPTED"]
+    for code in [getattr(exits, name) for name in names]:
         assert f"\n| {code} | " in TEXT
     assert "| 128+N |" in TEXT
 

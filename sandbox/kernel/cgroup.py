@@ -84,14 +84,15 @@ class Group:
     def __init__(self, where: dict[str, Place], name: str, *, memory_bytes: int, tasks: int) -> None:
         """Make it and set the limits.
 
-        Raises: OSError - it could not be made or limited; nothing is left then.
+        Raises: OSError - it could not be made or limited; nothing is left then. FileExistsError - never taken over: the
+        counts of somebody else's group would speak of this worker.
         """
         self._paths: dict[str, str] = {}
         self._versions = {controller: place.version for controller, place in where.items()}
         try:
             for controller, place in where.items():
                 path = f"{place.folder}/{name}"
-                with contextlib.suppress(FileExistsError):  # v2, or v1 with both controllers in one hierarchy
+                if path not in self._paths.values():  # v2, and v1 with both controllers in one hierarchy: one group
                     os.mkdir(path, 0o755)
                 self._paths[controller] = path
             if "memory" in self._paths:

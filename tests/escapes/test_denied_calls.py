@@ -19,14 +19,20 @@ WIDEST = compute(
 NEW_USER, NEW_MOUNT, NEW_NET, UNTRACED, SIGCHLD = 0x10000000, 0x00020000, 0x40000000, 0x00800000, 17
 ENDS = {
     # name: arguments that would do harm where nothing stops them
-    "ptrace": (16, 1, 0, 0), "process_vm_readv": (1, 0, 0, 0, 0, 0), "process_vm_writev": (1, 0, 0, 0, 0, 0), "kcmp": (1, 2, 0, 0, 0),
+    "ptrace": (16, 1, 0, 0), "process_vm_readv": (1, 0, 0, 0, 0, 0), "process_vm_writev": (1, 0, 0, 0, 0, 0),
+    "kcmp": (1, 2, 0, 0, 0),
     "bpf": (0, 0, 0), "perf_event_open": (0, 0, -1, -1, 0), "userfaultfd": (0,), "personality": (0x0040000,),
     "keyctl": (0, -3, 0), "add_key": (0, 0, 0, 0, -3), "request_key": (0, 0, 0, 0),
-    "unshare": (NEW_USER,), "setns": (0, NEW_USER), "chroot": (0,), "pivot_root": (0, 0), "mount": (0, 0, 0, 0, 0), "umount2": (0, 2),
-    "open_tree": (-100, 0, 1), "move_mount": (-100, 0, -100, 0, 0), "fsopen": (0, 0), "fsmount": (0, 0, 0), "mount_setattr": (-100, 0, 0, 0, 0),
-    "execve": (0, 0, 0), "execveat": (-100, 0, 0, 0, 0x1000), "mknod": (0, 0o060666, 0), "mknodat": (-100, 0, 0o020666, 0),
-    "seccomp": (1, 8, 0), "init_module": (0, 0, 0), "finit_module": (0, 0, 0), "kexec_file_load": (0, 0, 0, 0, 0), "reboot": (0, 0, 0, 0),
-    "swapon": (0, 0), "acct": (0,), "iopl": (3,), "settimeofday": (0, 0), "quotactl": (0, 0, 0, 0), "name_to_handle_at": (-100, 0, 0, 0, 0),
+    "unshare": (NEW_USER,), "setns": (0, NEW_USER), "chroot": (0,), "pivot_root": (0, 0), "mount": (0, 0, 0, 0, 0),
+    "umount2": (0, 2),
+    "open_tree": (-100, 0, 1), "move_mount": (-100, 0, -100, 0, 0), "fsopen": (0, 0), "fsmount": (0, 0, 0),
+    "mount_setattr": (-100, 0, 0, 0, 0),
+    "execve": (0, 0, 0), "execveat": (-100, 0, 0, 0, 0x1000), "mknod": (0, 0o060666, 0),
+    "mknodat": (-100, 0, 0o020666, 0),
+    "seccomp": (1, 8, 0), "init_module": (0, 0, 0), "finit_module": (0, 0, 0), "kexec_file_load": (0, 0, 0, 0, 0),
+    "reboot": (0, 0, 0, 0),
+    "swapon": (0, 0), "acct": (0,), "iopl": (3,), "settimeofday": (0, 0), "quotactl": (0, 0, 0, 0),
+    "name_to_handle_at": (-100, 0, 0, 0, 0),
     "open_by_handle_at": (-100, 0, 0), "timer_create": (0, 0, 0),
 }  # fmt: skip
 REFUSED = {
@@ -60,14 +66,19 @@ def test_call_that_libraries_probe_is_refused(arena, name):
         assert outcome == (-1, number)
 
 
-@pytest.mark.parametrize("flags", [NEW_USER, NEW_MOUNT, NEW_NET, UNTRACED, 0x02000000, 0x04000000, 0x08000000, 0x20000000, 0x80, 0x2000])
+@pytest.mark.parametrize(
+    "flags", [NEW_USER, NEW_MOUNT, NEW_NET, UNTRACED, 0x02000000, 0x04000000, 0x08000000, 0x20000000, 0x80, 0x2000]
+)
 def test_clone_with_a_forbidden_flag_is_refused_even_where_fork_is_granted(arena, flags):
     result, error = arena.attack(make_call(NUMBERS["clone"], flags | SIGCHLD, 0, 0, 0, 0), WIDEST)
     assert (result, error) == (-1, errno.EPERM)
 
 
 def test_clone_flag_hidden_behind_high_bits_is_refused(arena):
-    assert arena.attack(make_call(NUMBERS["clone"], NEW_USER | SIGCHLD | 1 << 40, 0, 0, 0, 0), WIDEST) == (-1, errno.EPERM)
+    assert arena.attack(make_call(NUMBERS["clone"], NEW_USER | SIGCHLD | 1 << 40, 0, 0, 0, 0), WIDEST) == (
+        -1,
+        errno.EPERM,
+    )
 
 
 @pytest.mark.parametrize("name", ["personality", "unshare", "seccomp", "perf_event_open", "kcmp"])
@@ -108,14 +119,20 @@ def spawn_shell_in_a_terminal():
     return pty.spawn(["/bin/sh", "-c", "id"])
 
 
-@pytest.mark.parametrize(("call", "name"), [(run_program("/bin/sh"), "execve"), (run_program_from_memory(), "execveat")], ids=["file", "memory"])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [(run_program("/bin/sh"), "execve"), (run_program_from_memory(), "execveat")],
+    ids=["file", "memory"],
+)
 def test_running_another_program_is_denied_by_every_policy(arena, call, name):
     for policy in ("compute", WIDEST):
         crash = arena.attack(call, policy)
         assert (crash.reason, crash.evidence.syscall.name) == (Reason.DENIED_SYSCALL, name)
 
 
-@pytest.mark.parametrize("call", [start_subprocess(), spawn_shell_in_a_terminal()], ids=lambda call: call.definition.name)
+@pytest.mark.parametrize(
+    "call", [start_subprocess(), spawn_shell_in_a_terminal()], ids=lambda call: call.definition.name
+)
 def test_subprocess_and_terminal_start_nothing(arena, call):
     outcome = arena.attack(call)
     assert isinstance(outcome, PluginError | WorkerCrash)

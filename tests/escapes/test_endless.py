@@ -39,13 +39,12 @@ def match_forever():
 
 @zef_function
 def ignore_every_signal_and_loop():
+    import contextlib
     import signal
 
     for number in range(1, 65):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_IGN)
-        except (OSError, ValueError):
-            pass
     while True:
         pass
 
@@ -71,9 +70,27 @@ def stop_self():
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+@zef_function
+def end_the_first_thread_only():
+    import ctypes
+    import threading
+    import time
+
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    ctypes.CDLL(None).syscall(60, 0)  # exit(2) ends one thread; its process goes on
+
+
 @pytest.mark.parametrize(
     "call",
-    [loop(), sleep_long(), deadlock(), match_forever(), ignore_every_signal_and_loop(), stop_self()],
+    [
+        loop(),
+        sleep_long(),
+        deadlock(),
+        match_forever(),
+        ignore_every_signal_and_loop(),
+        stop_self(),
+        end_the_first_thread_only(),
+    ],
     ids=lambda call: call.definition.name,
 )
 def test_without_an_answer_the_deadline_ends_it(arena, call):

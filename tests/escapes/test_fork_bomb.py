@@ -6,7 +6,9 @@ from fxcell import PluginError, Reason, WorkerCrash, zef_function
 from tests import leaks
 from tests.escapes.conftest import compute
 
-FAMILY = compute(name="family", allow=frozenset({"threads", "load_libraries", "processes"}), limits={"processes": 4, "threads": 4})
+FAMILY = compute(
+    name="family", allow=frozenset({"threads", "load_libraries", "processes"}), limits={"processes": 4, "threads": 4}
+)
 
 
 @zef_function

@@ -52,9 +52,23 @@ def climb_to_the_root():
 
 
 HOST_PATHS = (
-    "/etc/shadow", "/etc/passwd", "/etc/hostname", "/root/.ssh/id_rsa", "/home", "/proc/kcore", "/proc/1/environ", "/proc/self/root/etc/passwd",
-    "/proc/self/fd/3", "/sys/kernel/notes", "/dev/mem", "/dev/kmsg", "/dev/sda", "/dev/tty", "/run/docker.sock", "/var/run/docker.sock",
-)  # fmt: skip
+    "/etc/shadow",
+    "/etc/passwd",
+    "/etc/hostname",
+    "/root/.ssh/id_rsa",
+    "/home",
+    "/proc/kcore",
+    "/proc/1/environ",
+    "/proc/self/root/etc/passwd",
+    "/proc/self/fd/3",
+    "/sys/kernel/notes",
+    "/dev/mem",
+    "/dev/kmsg",
+    "/dev/sda",
+    "/dev/tty",
+    "/run/docker.sock",
+    "/var/run/docker.sock",
+)
 
 
 @pytest.mark.parametrize("policy", ["strict", "compute"])

@@ -15,10 +15,7 @@ def one_big_block(mebibytes):
 
 @zef_function
 def many_small_blocks(mebibytes):
-    kept = []
-    for _ in range(mebibytes):
-        kept.append(bytearray(b"x") * (1 << 20))
-    return len(kept)
+    return len([bytearray(b"x") * (1 << 20) for _ in range(mebibytes)])
 
 
 @zef_function

@@ -66,7 +66,9 @@ def test_limits_of_others_and_its_own_cannot_be_set(arena):
         assert isinstance(outcome, PluginError | WorkerCrash), outcome
 
 
-@pytest.mark.parametrize("path", ["/proc/1/environ", "/proc/self/mem", "/proc/self/status", "/proc/{host}/environ", "/proc/{sibling}/mem"])
+@pytest.mark.parametrize(
+    "path", ["/proc/1/environ", "/proc/self/mem", "/proc/self/status", "/proc/{host}/environ", "/proc/{sibling}/mem"]
+)
 def test_no_process_can_be_looked_at(arena, path):
     path = path.format(host=os.getpid(), sibling=sibling_pid(arena))
     outcome = arena.attack(read_file(path))

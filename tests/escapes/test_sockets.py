@@ -10,7 +10,19 @@ import pytest
 from fxcell import PluginError, load_policy, zef_function
 from tests.escapes.conftest import compute
 
-FAMILIES = ("AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK", "AF_PACKET", "AF_VSOCK", "AF_CAN", "AF_BLUETOOTH", "AF_ALG", "AF_TIPC", "AF_QIPCRTR")
+FAMILIES = (
+    "AF_INET",
+    "AF_INET6",
+    "AF_UNIX",
+    "AF_NETLINK",
+    "AF_PACKET",
+    "AF_VSOCK",
+    "AF_CAN",
+    "AF_BLUETOOTH",
+    "AF_ALG",
+    "AF_TIPC",
+    "AF_QIPCRTR",
+)
 MPTCP, SCTP = 262, 132  # netinet/in.h
 STRICT_WITH_SOCKET = load_policy("strict").replaced(name="strict with socket", preload=("socket",))
 
@@ -85,13 +97,17 @@ def send_to_address_over_the_channel(address):
     vector = struct.pack("=QQ", ctypes.addressof(data), 3)
     vector_buffer = ctypes.create_string_buffer(vector)
     name_buffer = ctypes.create_string_buffer(name)
-    header = struct.pack("=QIxxxxQQQQi", ctypes.addressof(name_buffer), len(name), ctypes.addressof(vector_buffer), 1, 0, 0, 0)
+    header = struct.pack(
+        "=QIxxxxQQQQi", ctypes.addressof(name_buffer), len(name), ctypes.addressof(vector_buffer), 1, 0, 0, 0
+    )
     return libc.sendmsg(3, header, 0), ctypes.get_errno()
 
 
 @pytest.mark.parametrize("policy", ["strict", "compute"])
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET], ids=lambda k: k.name)
+@pytest.mark.parametrize(
+    "kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET], ids=lambda k: k.name
+)
 def test_socket_is_refused(arena, policy, family, kind):
     number = getattr(socket, family, None)
     if number is None:
@@ -128,7 +144,11 @@ def test_a_listener_of_the_host_is_reached_only_without_containment(arena):
             assert answer.result(10) == b"seen"
 
 
-@pytest.mark.parametrize("call", [look_up("example.com"), fetch("http://127.0.0.1:1/"), fetch("file:///etc/passwd")], ids=["dns", "http", "file"])
+@pytest.mark.parametrize(
+    "call",
+    [look_up("example.com"), fetch("http://127.0.0.1:1/"), fetch("file:///etc/passwd")],
+    ids=["dns", "http", "file"],
+)
 def test_names_and_urls_lead_nowhere(arena, call):
     assert isinstance(arena.attack(call), PluginError)
 

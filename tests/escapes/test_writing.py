@@ -6,7 +6,9 @@ from fxcell import PluginError, zef_function
 from tests.escapes.conftest import compute
 
 SCRATCH = compute(
-    name="scratch", allow=frozenset({"threads", "load_libraries", "scratch"}), limits={"scratch_bytes": 2**20, "scratch_files": 32, "file_bytes": 2**20}
+    name="scratch",
+    allow=frozenset({"threads", "load_libraries", "scratch"}),
+    limits={"scratch_bytes": 2**20, "scratch_files": 32, "file_bytes": 2**20},
 )
 
 
@@ -18,7 +20,11 @@ def plant_files():
 
     import fxcell
 
-    folders = {path for path in (*sys.path, os.path.dirname(fxcell.__file__), "/", "/tmp", "/dev", "/usr/lib", "/etc", os.getcwd()) if path}
+    folders = {
+        path
+        for path in (*sys.path, os.path.dirname(fxcell.__file__), "/", "/tmp", "/dev", "/usr/lib", "/etc", os.getcwd())
+        if path
+    }
     folders |= {os.path.dirname(os.__file__), os.path.dirname(os.path.realpath(sys.executable))}
     worked = []
 
@@ -72,10 +78,9 @@ def fill_scratch(block, files):
 
 @zef_function
 def run_from_scratch():
+    import _ctypes
     import ctypes
     import shutil
-
-    import _ctypes
 
     shutil.copyfile(_ctypes.__file__, "/tmp/library.so")
     return repr(ctypes.CDLL("/tmp/library.so"))

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from fxcell import *
+from fxcell.host.plugins import load_plugin
 from fxcell.sandbox import plan
 from fxcell.sandbox.probe import Probe
 from tests.leaks import assert_nothing_left
@@ -244,6 +245,34 @@ def test_message_over_the_cap_on_the_way_back_is_told_and_the_worker_stays(polic
     process = FX.StartWorkerProcess(policy=policy) | run
     complaint(PluginError, lambda: send(process, give(size)), "MessageTooLarge", "message_bytes")
     assert send(process, 1) == 1
+    stop(process)
+
+
+# --- plugins
+
+
+def test_plugin_that_is_not_there_is_told_with_its_path(tmp_path):
+    path = str(tmp_path / "none.py")
+    complaint(PluginNotUsable, lambda: load_plugin(path), path)
+
+
+def test_plugin_that_is_a_pipe_is_refused_and_does_not_block(tmp_path):
+    path = tmp_path / "pipe.py"
+    os.mkfifo(path)
+    complaint(PluginNotUsable, lambda: load_plugin(path), str(path), "is a FIFO", "a .py file, or a folder")
+
+
+def test_plugin_manifest_without_an_entry_is_told_with_the_line_to_write(tmp_path):
+    (tmp_path / "plugin.toml").write_text('name = "half"\nversion = "1.0"\n')
+    complaint(PolicyError, lambda: load_plugin(tmp_path), "plugin.toml", "'entry' is missing", 'entry = "')
+
+
+def test_entry_that_the_plugin_lacks_is_told_with_those_it_has_and_the_worker_stays(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def main():\n    return 1\n")
+    process = FX.StartWorkerProcess() | run
+    complaint(PluginNotUsable, lambda: send(process, load_plugin(file, "mian").call()), "mine:mian", "Functions it has: main")
+    assert send(process, load_plugin(file).call()) == 1
     stop(process)
 
 

@@ -326,7 +326,6 @@ def running(monkeypatch):
     thread.join(60)
 
 
-@pytest.mark.needs_root  # the worker has another uid than an ordinary host only under root; see the test below for both
 def test_worker_killed_from_outside_is_killed_externally(running):
     _process, pid, crash = running
     psutil.Process(pid).children()[0].kill()

@@ -1,5 +1,6 @@
 """One worker from the caller's side: what each command answers, whatever the command is."""
 
+import dataclasses
 import datetime
 import decimal
 import os
@@ -15,7 +16,9 @@ import numpy
 import pytest
 
 from fxcell import *
+from fxcell.host import cgroups
 from fxcell.sandbox import wire
+from tests import leaks
 from tests.leaks import assert_nothing_left
 
 MiB = 2**20
@@ -393,3 +396,18 @@ def test_ctrl_c_in_the_caller_ends_the_command_and_leaves_nothing(tmp_path):
         rest, _ = host.communicate(timeout=60)
     assert rest == "interrupted False 0\n7\n"
     assert host.returncode == 0
+
+
+def test_killed_host_leaves_no_worker(tmp_path):
+    """Its cgroups, which are empty then, go when the next host starts."""
+    script = tmp_path / "killed.py"
+    script.write_text(INTERRUPTED)
+    before = leaks.snapshot()
+    with assert_nothing_left():
+        host = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+        assert host.stdout.readline() == "running\n"
+        host.kill()
+        host.communicate(timeout=60)
+        before_sweep = leaks.snapshot()
+        assert leaks.wait_until_gone(dataclasses.replace(before, cgroups=before_sweep.cgroups), 5) == []
+        cgroups.sweep(cgroups.places(), older_than_s=0)

@@ -86,4 +86,6 @@ def words(answer: int) -> str:
     action = answer & ACTION
     if action == ERRNO:
         return f"errno {answer & DATA}"
-    return {ALLOW: "allow", NOTIFY: "notify", KILL_PROCESS: "kill process", KILL_THREAD: "kill thread"}.get(action, hex(answer))
+    return {ALLOW: "allow", NOTIFY: "notify", KILL_PROCESS: "kill process", KILL_THREAD: "kill thread"}.get(
+        action, hex(answer)
+    )

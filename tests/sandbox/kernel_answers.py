@@ -42,12 +42,19 @@ def _run(program: bytes, calls: Sequence[tuple[int, ...]], mode: str) -> list[in
         script = f"import os, sys; os.dup2({theirs.fileno()}, {REPORT_FD}); sys.argv = sys.argv[1:]; exec(open(sys.argv[0]).read())"
         command = [sys.executable, "-I", "-c", script, PROGRAM, program.hex(), str(REPORT_FD), mode]
         child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()], cwd=PROGRAM.parent.parent.parent
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            cwd=PROGRAM.parent.parent.parent,
         )
         theirs.close()
         answering = threading.Thread(target=_answer_all, args=(ours,))
         answering.start()
-        output, errors = child.communicate(json.dumps([[_signed(word) for word in call] for call in calls]).encode(), timeout=60)
+        output, errors = child.communicate(
+            json.dumps([[_signed(word) for word in call] for call in calls]).encode(), timeout=60
+        )
         answering.join()
     assert child.returncode == 0, (child.returncode, errors.decode())
     return json.loads(output)

@@ -42,7 +42,11 @@ def use_hashlib():
     import hashlib
     import hmac
 
-    return hashlib.sha256(b"abc").hexdigest()[:8], hmac.new(b"k", b"m", "sha512").hexdigest()[:4], len(hashlib.scrypt(b"p", salt=b"s", n=2, r=8, p=1))
+    return (
+        hashlib.sha256(b"abc").hexdigest()[:8],
+        hmac.new(b"k", b"m", "sha512").hexdigest()[:4],
+        len(hashlib.scrypt(b"p", salt=b"s", n=2, r=8, p=1)),
+    )
 
 
 @zef_function
@@ -118,7 +122,12 @@ def use_statistics_and_random():
     import statistics
 
     generator = random.Random(7)
-    return statistics.median([3, 1, 2]), generator.randint(1, 10**9), len(secrets.token_bytes(16)), 0 <= random.random() < 1
+    return (
+        statistics.median([3, 1, 2]),
+        generator.randint(1, 10**9),
+        len(secrets.token_bytes(16)),
+        0 <= random.random() < 1,
+    )
 
 
 @zef_function
@@ -164,16 +173,18 @@ def import_many():
     import importlib
 
     names = (
-        "argparse ast base64 bisect calendar cmath codecs collections configparser contextlib copy dataclasses difflib "
-        "dis email.message enum fnmatch fractions functools getpass glob heapq html http.client inspect ipaddress itertools keyword "
-        "linecache locale logging logging.handlers mimetypes multiprocessing numbers operator optparse os pathlib pickle pickletools "
-        "platform pprint profile pstats pyclbr quopri reprlib sched selectors shelve shlex shutil signal site socket socketserver ssl "
-        "stat string stringprep struct subprocess symtable sysconfig tempfile textwrap threading timeit token tokenize trace "
-        "traceback tracemalloc types typing unicodedata unittest urllib.parse urllib.request uuid warnings wave weakref webbrowser "
-        "xml.sax xmlrpc.client zipapp zipimport zoneinfo asyncio concurrent.futures curses dbm mmap msgspec numpy PIL.Image"
-    ).split()
+        "argparse ast base64 bisect calendar cmath codecs collections configparser contextlib copy "
+        "dataclasses difflib dis email.message enum fnmatch fractions functools getpass glob heapq html "
+        "http.client inspect ipaddress itertools keyword linecache locale logging logging.handlers mimetypes "
+        "multiprocessing numbers operator optparse os pathlib pickle pickletools platform pprint profile "
+        "pstats pyclbr quopri reprlib sched selectors shelve shlex shutil signal site socket socketserver ssl "
+        "stat string stringprep struct subprocess symtable sysconfig tempfile textwrap threading timeit token "
+        "tokenize trace traceback tracemalloc types typing unicodedata unittest urllib.parse urllib.request "
+        "uuid warnings wave weakref webbrowser xml.sax xmlrpc.client zipapp zipimport zoneinfo asyncio "
+        "concurrent.futures curses dbm mmap msgspec numpy PIL.Image"
+    )
     failed = {}
-    for name in names:
+    for name in names.split():
         try:
             importlib.import_module(name)
         except BaseException as error:

@@ -62,7 +62,9 @@ def allowed_on_some_path(name):
 def test_number_of_calls_that_reach_the_kernel(name):
     reaching = allowed_on_some_path(name)
     unasked = len(PAST_EVERY_FILTER) if platform.machine() == "x86_64" else 0
-    print(f"\n{name}: {len(reaching)} and {unasked} unfiltered of {len(NUMBERS)} numbers reach the kernel, {MOST[name]} may")
+    print(
+        f"\n{name}: {len(reaching)} and {unasked} unfiltered of {len(NUMBERS)} numbers reach the kernel, {MOST[name]} may"
+    )
     assert 30 < len(reaching) <= MOST[name] - unasked
     table = {row.name for row in syscalls.allowed(load_policy(name).allow)}
     assert {filters.syscall_name(number) for number in reaching} <= table
@@ -70,7 +72,9 @@ def test_number_of_calls_that_reach_the_kernel(name):
 
 @pytest.mark.parametrize("name", MOST)
 def test_the_kernel_decides_each_number_and_argument_as_the_interpreter(name):
-    calls = [(number, *vector) for number in NUMBERS if number not in PAST_EVERY_FILTER for vector in ((0,) * 5, (ONES,) * 5)]
+    calls = [
+        (number, *vector) for number in NUMBERS if number not in PAST_EVERY_FILTER for vector in ((0,) * 5, (ONES,) * 5)
+    ]
     conditional = {row.name for row in syscalls.allowed(load_policy(name).allow) if row.when}
     for number in NUMBERS:
         if filters.syscall_name(number) in conditional | {"clone3", "socket", "mmap", "ioctl", "prctl"}:
@@ -79,7 +83,11 @@ def test_the_kernel_decides_each_number_and_argument_as_the_interpreter(name):
         bpf.words(bpf.run(program(name), bpf.Call(number, HERE, (*arguments, 0x5EED)))) for number, *arguments in calls
     ]
     answers = kernel_answers.ask(program(name), calls)
-    wrong = [(call, answer, wanted) for call, answer, wanted in zip(calls, answers, expected, strict=True) if answer != wanted]
+    wrong = [
+        (call, answer, wanted)
+        for call, answer, wanted in zip(calls, answers, expected, strict=True)
+        if answer != wanted
+    ]
     assert wrong == []
     reached = {call[0] for call, answer in zip(calls, answers, strict=True) if answer == "allow"}
     print(f"\n{name}: {len(reached)} numbers reached the kernel in {len(calls)} trials")
@@ -144,7 +152,7 @@ def test_real_workers_answer_or_end_as_the_filter_says(name):
         assert (crash.reason, crash.evidence.syscall.number) == (Reason.DENIED_SYSCALL, number)
         assert crash.evidence.syscall.name == filters.syscall_name(number)
         assert crash.evidence.syscall.arguments == (ONES,) * 6
-    print(f"\n{name}: {len(reached)} reached the kernel with these arguments, {len(refused)} were refused, {len(ends)} ended the worker")
+    print(f"\n{name}: {len(reached)} reached the kernel, {len(refused)} were refused, {len(ends)} ended the worker")
     assert len(survive) + len(ends) + len(NOT_TRIED) + len(PAST_EVERY_FILTER) == len(NUMBERS)
 
 

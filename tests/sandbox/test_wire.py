@@ -153,7 +153,9 @@ def test_end_between_frames_says_so(pair):
 
 
 @pytest.mark.parametrize("spin", [False, True])
-@pytest.mark.parametrize("part", [b"", b"FX", frame(GOOD)[:-1], HEADER.pack(wire.MAGIC, wire.FRAME_BYTES_MAX) + b"x" * 1000])
+@pytest.mark.parametrize(
+    "part", [b"", b"FX", frame(GOOD)[:-1], HEADER.pack(wire.MAGIC, wire.FRAME_BYTES_MAX) + b"x" * 1000]
+)
 def test_silence_ends_at_the_deadline(part, spin):
     pair = Pair(spin=spin)
     pair.write(part, ends=False)
@@ -205,7 +207,9 @@ def test_deadline_in_the_past_still_takes_nothing_away(pair):
 
 
 def test_many_frames_in_one_write_come_one_by_one(pair):
-    pair.write(b"".join(frame(message_bytes("output", stream=n % 2 + 1, data=b"%d" % n)) for n in range(200)), ends=False)
+    pair.write(
+        b"".join(frame(message_bytes("output", stream=n % 2 + 1, data=b"%d" % n)) for n in range(200)), ends=False
+    )
     got = [pair.channel.receive(time.monotonic() + 5).output.data for _ in range(200)]
     assert got == [b"%d" % n for n in range(200)]
     assert not pair.channel.has_buffered()
@@ -238,14 +242,46 @@ POINTERS = {
         words(struct_pointer(0, 2, 1), 1, RESULT_TAG, struct_pointer(0, 0, 2), 0, list_pointer(0, 0, 2**29 - 1))
     ),
     "list of composites, amplified": segments(
-        words(struct_pointer(0, 2, 1), 1, RESULT_TAG, struct_pointer(0, 0, 2), 0, list_pointer(0, 7, 0), struct_pointer(2**28, 0, 0))
+        words(
+            struct_pointer(0, 2, 1),
+            1,
+            RESULT_TAG,
+            struct_pointer(0, 0, 2),
+            0,
+            list_pointer(0, 7, 0),
+            struct_pointer(2**28, 0, 0),
+        )
     ),
     "text without its NUL": segments(
-        words(struct_pointer(0, 2, 1), 1, 12, struct_pointer(0, 0, 5), list_pointer(4, 2, 8), 0, 0, 0, 0, 0x4141414141414141)
+        words(
+            struct_pointer(0, 2, 1),
+            1,
+            12,
+            struct_pointer(0, 0, 5),
+            list_pointer(4, 2, 8),
+            0,
+            0,
+            0,
+            0,
+            0x4141414141414141,
+        )
     ),
-    "text of no bytes at all": segments(words(struct_pointer(0, 2, 1), 1, 12, struct_pointer(0, 0, 5), list_pointer(4, 2, 0), 0, 0, 0, 0, 0)),
+    "text of no bytes at all": segments(
+        words(struct_pointer(0, 2, 1), 1, 12, struct_pointer(0, 0, 5), list_pointer(4, 2, 0), 0, 0, 0, 0, 0)
+    ),
     "text that is not UTF-8": segments(
-        words(struct_pointer(0, 2, 1), 1, 12, struct_pointer(0, 0, 5), list_pointer(4, 2, 8), 0, 0, 0, 0, 0x00FFFEFDFCFBFAF9)
+        words(
+            struct_pointer(0, 2, 1),
+            1,
+            12,
+            struct_pointer(0, 0, 5),
+            list_pointer(4, 2, 8),
+            0,
+            0,
+            0,
+            0,
+            0x00FFFEFDFCFBFAF9,
+        )
     ),
     "text that is a list of pointers": segments(
         words(struct_pointer(0, 2, 1), 1, 12, struct_pointer(0, 0, 5), list_pointer(4, 6, 1), 0, 0, 0, 0, 0)
@@ -287,13 +323,14 @@ def test_bad_text_does_not_end_this_process(pair, name):
 def test_deep_nesting_in_a_value_is_a_wire_error(pair):
     body = b"\x91" * 10_000 + b"\xc0"
     message = pair.receive(frame(message_bytes("result", id=1, body=body)))
-    with pytest.raises(wire.WireError, match="nest|deep|recursion|levels"):
+    with pytest.raises(wire.WireError, match=r"nest|deep|recursion|levels"):
         pair.channel.value_of(message.result, allow_calls=False)
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc9\xff\xff\xff\xff\x01",
+    [b"", b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff",
+     b"\xc9\xff\xff\xff\xff\x01",
      b"\xc0\xc0", b"\xd9\x02\xff\xfe", b"\xc7\x00\x7f"],
     ids=lambda body: body.hex() or "empty",
 )  # fmt: skip
@@ -314,7 +351,7 @@ def test_small_frame_does_not_become_much_memory(pair):
 
 def test_traversal_limit_counts_what_is_read_again(pair):
     message = pair.receive(frame(message_bytes("output", stream=1, data=b"x" * MiB)))
-    with pytest.raises(Exception, match="(?i)traversal|limit"):
+    with pytest.raises(Exception, match=r"(?i)traversal|limit"):
         for _ in range(100):
             bytes(message.output.data)
 
@@ -374,13 +411,17 @@ def memory(size, seals=memfd._SEALS):
 SEAL, SHRINK, GROW, WRITE = fcntl.F_SEAL_SEAL, fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_GROW, fcntl.F_SEAL_WRITE
 
 
-@pytest.mark.parametrize("seals", [0, SHRINK, WRITE, SHRINK | GROW | WRITE, SEAL | SHRINK | WRITE, SEAL | GROW | WRITE, SEAL | SHRINK | GROW])
+@pytest.mark.parametrize(
+    "seals", [0, SHRINK, WRITE, SHRINK | GROW | WRITE, SEAL | SHRINK | WRITE, SEAL | GROW | WRITE, SEAL | SHRINK | GROW]
+)
 def test_memory_without_every_seal_is_refused(pair, seals):
     with opened(memory(65536, seals)) as fds, pytest.raises(wire.WireError, match="seal"):
         use(pair.channel, pair.receive(value_frame([65536]), fds))
 
 
-@pytest.mark.parametrize(("size", "lengths"), [(65535, [65536]), (65537, [65536]), (0, [65536]), (65536, [65536, 1]), (65536, [1])])
+@pytest.mark.parametrize(
+    ("size", "lengths"), [(65535, [65536]), (65537, [65536]), (0, [65536]), (65536, [65536, 1]), (65536, [1])]
+)
 def test_memory_of_another_size_than_said_is_refused(pair, size, lengths):
     with opened(memory(size)) as fds, pytest.raises(wire.WireError):
         use(pair.channel, pair.receive(value_frame(lengths), fds))
@@ -399,7 +440,7 @@ def test_descriptor_that_is_no_sealed_memory_is_refused(pair, kind, tmp_path):
 
 @pytest.mark.parametrize("lengths", [[0], [0, 65536], [2**63, 2**63], [2**64 - 1], [200 * MiB]])
 def test_lengths_of_nothing_and_over_the_cap_are_refused(pair, lengths):
-    with opened(memory(65536)) as fds, pytest.raises(wire.WireError, match="cap|bytes"):
+    with opened(memory(65536)) as fds, pytest.raises(wire.WireError, match=r"cap|bytes"):
         use(pair.channel, pair.receive(value_frame(lengths), fds))
 
 
