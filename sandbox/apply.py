@@ -56,6 +56,7 @@ def confine_template(prepared: Prepared) -> None:
     _enter_user_namespace(plan)
     # 2. The minimal root.
     root.enter_minimal_root(prepared.view)
+    os.environ["TMPDIR"] = root.scratch_folder(prepared.view)
     namespaces.set_host_name(HOST_NAME)
     # 3. Unprivileged ids, no capabilities.
     if os.geteuid() == 0:

@@ -14,7 +14,7 @@ SCRATCH = compute(
 
 @zef_function
 def plant_files():
-    """Every way to leave something in every folder that can be seen; answer what worked."""
+    """Every way to leave something in every folder that can be seen; answer the scratch folder and what worked."""
     import os
     import sys
 
@@ -22,7 +22,17 @@ def plant_files():
 
     folders = {
         path
-        for path in (*sys.path, os.path.dirname(fxcell.__file__), "/", "/tmp", "/dev", "/usr/lib", "/etc", os.getcwd())
+        for path in (
+            *sys.path,
+            os.path.dirname(fxcell.__file__),
+            "/",
+            os.environ["TMPDIR"],
+            "/tmp",
+            "/dev",
+            "/usr/lib",
+            "/etc",
+            os.getcwd(),
+        )
         if path
     }
     folders |= {os.path.dirname(os.__file__), os.path.dirname(os.path.realpath(sys.executable))}
@@ -48,9 +58,9 @@ def plant_files():
         attempt(("truncate", file), lambda file=file: os.truncate(file, 0))
         attempt(("unlink", file), lambda file=file: os.unlink(file))
         attempt(("rename", file), lambda file=file: os.rename(file, file + ".moved"))
-        attempt(("hard link", file), lambda file=file: os.link(file, "/tmp/link"))
+        attempt(("hard link", file), lambda file=file: os.link(file, os.environ["TMPDIR"] + "/link"))
         attempt(("reopen", file), lambda file=file: open(f"/dev/fd/{os.open(file, os.O_RDONLY)}", "r+b").close())
-    return worked
+    return os.environ["TMPDIR"], worked
 
 
 @zef_function
@@ -68,54 +78,55 @@ def fill_scratch(block, files):
     error = None
     try:
         for number in range(files):
-            with open(f"/tmp/{number}", "wb") as file:
+            with open(f"{os.environ['TMPDIR']}/{number}", "wb") as file:
                 made += 1
                 written += file.write(bytes(block))
     except OSError as caught:
         error = caught.errno
-    return written, made, error, sorted(os.listdir("/tmp"))[:1]
+    return written, made, error, sorted(os.listdir(os.environ["TMPDIR"]))[:1]
 
 
 @zef_function
-def run_from_scratch():
+def load_copied_library(folder):
     import _ctypes
     import ctypes
+    import os
     import shutil
 
-    shutil.copyfile(_ctypes.__file__, "/tmp/library.so")
-    return repr(ctypes.CDLL("/tmp/library.so"))
+    copy = (folder or os.environ["TMPDIR"]) + "/library.so"
+    shutil.copyfile(_ctypes.__file__, copy)
+    return repr(ctypes.CDLL(copy))
 
 
 @zef_function
 def make_device():
     import os
 
-    os.mknod("/tmp/zero", 0o020666, os.makedev(1, 5))
-    with open("/tmp/zero", "rb") as file:
-        return file.read(1)
+    os.mknod(os.environ["TMPDIR"] + "/zero", 0o020666, os.makedev(1, 5))
 
 
 @zef_function
-def make_fifo(path):
+def make_fifo():
     import os
 
-    os.mkfifo(path)
+    os.mkfifo(os.environ["TMPDIR"] + "/fifo")
 
 
 def test_fifo_cannot_be_made(arena):
-    for policy, path in (("compute", "/fifo"), (SCRATCH, "/tmp/fifo")):
-        assert arena.attack(make_fifo(path), policy).evidence.syscall.name in ("mknod", "mknodat")
+    for policy in ("compute", SCRATCH):
+        assert arena.attack(make_fifo(), policy).evidence.syscall.name in ("mknod", "mknodat")
 
 
 @pytest.mark.parametrize("policy", ["strict", "compute"])
 def test_nothing_can_be_planted_anywhere(arena, policy):
-    assert arena.attack(plant_files(), policy) == []
+    assert arena.attack(plant_files(), policy)[1] == []
 
 
 def test_with_scratch_only_the_private_folder_takes_files(arena):
-    worked = arena.attack(plant_files(), SCRATCH)
+    scratch, worked = arena.attack(plant_files(), SCRATCH)
+    assert scratch in ("/tmp", "/scratch")  # the latter where something below /tmp is shown
     assert worked
-    assert {path for _, path in worked if not path.startswith("/tmp")} == set(), worked
+    assert {path for _, path in worked if not path.startswith(scratch)} == set(), worked
     assert not [what for what, _ in worked if what in ("hard link", "open", "truncate", "unlink", "rename")]
 
 
@@ -142,16 +153,33 @@ def test_many_small_files_end_at_the_number_of_files(arena):
     assert made <= 32
 
 
+@zef_function
+def use_temporary_files():
+    import shutil
+    import tempfile
+
+    with tempfile.NamedTemporaryFile() as file, tempfile.TemporaryDirectory() as folder:
+        file.write(b"text")
+        file.flush()
+        with open(shutil.copy(file.name, folder), "rb") as copy:
+            return copy.read()
+
+
+def test_temporary_files_work_in_the_scratch_folder_and_nowhere_without(arena):
+    assert arena.attack(use_temporary_files(), SCRATCH) == b"text"
+    assert isinstance(arena.attack(use_temporary_files()), PluginError)
+
+
 def test_file_left_by_one_worker_is_not_there_for_the_next(arena):
     assert arena.attack(fill_scratch(10, 3), SCRATCH)[3] == ["0"]
     assert arena.attack(fill_scratch(10, 0), SCRATCH)[3] == []
 
 
 def test_library_in_the_scratch_folder_cannot_be_loaded(arena):
-    outcome = arena.attack(run_from_scratch(), SCRATCH)
+    outcome = arena.attack(load_copied_library(None), SCRATCH)
     assert isinstance(outcome, PluginError)
     assert outcome.type_name == "OSError"
-    assert "CDLL" in arena.control(run_from_scratch())
+    assert "CDLL" in arena.control(load_copied_library(str(arena.folder)))
 
 
 def test_device_cannot_be_made(arena):
