@@ -122,5 +122,7 @@ _MEANINGS = {
     "SIGBUS": "a memory access beyond a mapped file, or misaligned",
     "SIGFPE": "a division by zero or overflow in native code",
     "SIGILL": "an instruction this processor does not have, or a compiler's trap",
+    # The filter itself ends these, and no listener hears of them; but a worker can also send itself the signal.
+    "SIGSYS": "a system call of another architecture, 32-bit or x32, or sent by itself",
     "SIGXFSZ": "a file larger than its policy allows",
 }

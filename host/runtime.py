@@ -8,10 +8,11 @@ import math
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from fxcell.host import broker, registry
+from fxcell.host.background import DaemonExecutor
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
 from fxcell.policies import builtin
@@ -44,12 +45,12 @@ class HostRunner(Runner):
 
     def aio(self, value: Any) -> Awaitable[Any]:
         """`await run.aio(value)`: the same for asyncio, without blocking the loop."""
-        return asyncio.get_running_loop().run_in_executor(_threads(), self, value)
+        return asyncio.wrap_future(_threads().submit(self, value))
 
 
 @functools.cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_SUBMIT_THREADS, thread_name_prefix="fxcell-run")
+def _threads() -> DaemonExecutor:
+    return DaemonExecutor(_SUBMIT_THREADS, "fxcell-run")
 
 
 @functools.cache

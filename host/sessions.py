@@ -106,7 +106,7 @@ class Session:
                 self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"the worker greeted with {hello.which()}"), ready=False)
         except wire.ChannelClosed as closed:
             self._die(None, ready=False, mid_frame=closed.mid_frame)
-        except wire.WireError as error:
+        except (wire.WireError, capnp.KjException) as error:
             self._die(HostCause(Reason.PROTOCOL_VIOLATION, str(error)), ready=False)
         except wire.DeadlinePassed:
             self._die(HostCause(Reason.DEADLINE, f"not ready within {self.policy.limits.start_s} s"), ready=False)

@@ -23,7 +23,7 @@ from fxcell.sandbox.filter import compile_filter, errno_answers
 from fxcell.sandbox.kernel import landlock, namespaces, privileges, processes, rlimits, seccomp
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import TEMPLATE_NAMESPACES
-from fxcell.sandbox.syscalls import CHANNEL_FD, REPORT_FD, STACK_FD
+from fxcell.sandbox.syscalls import CHANNEL_FD, MEMORY_IS_COUNTED, REPORT_FD, STACK_FD
 from fxcell.sandbox.view import View
 
 INSIDE_ID = 65534
@@ -223,4 +223,5 @@ def prepare(policy: Policy, plan: Plan, view: View, *, in_memory_cgroup: bool) -
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not plan.confined:
         return Prepared(policy, plan, view, b"", {}, proc, in_memory_cgroup)
-    return Prepared(policy, plan, view, compile_filter(plan.words), errno_answers(plan.words), proc, in_memory_cgroup)
+    words = plan.words | {MEMORY_IS_COUNTED} if in_memory_cgroup else plan.words
+    return Prepared(policy, plan, view, compile_filter(words), errno_answers(words), proc, in_memory_cgroup)

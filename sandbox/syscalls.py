@@ -62,6 +62,8 @@ def _argument(name: str, reason: str, argument: int, allowed: Iterable[int], mas
 
 
 _NO_EXEC = (Compare(2, 0, mmap.PROT_EXEC),)
+# Shared memory without a file is in no limit of the process: only a memory cgroup counts it.
+_NOT_SHARED, _NOT_ANONYMOUS = Compare(3, 0, mmap.MAP_SHARED), Compare(3, 0, mmap.MAP_ANONYMOUS)
 
 BASE: tuple[Allow, ...] = (
     *_rows("the channel and opened files", "read readv write writev close lseek pread64 recvmsg"),
@@ -70,7 +72,8 @@ BASE: tuple[Allow, ...] = (
     *_rows("waiting for the channel; select and time.sleep", "poll ppoll select pselect6 nanosleep clock_nanosleep restart_syscall"),
     *_rows("imports of pure Python modules; Landlock decides which", "openat open stat fstat lstat newfstatat getdents64 readlink getcwd access faccessat faccessat2"),
     *_rows("memory of the interpreter", "munmap brk mremap madvise"),
-    Allow("mmap", "memory that is not executable", _NO_EXEC),
+    Allow("mmap", "private memory that is not executable", (*_NO_EXEC, _NOT_SHARED)),
+    Allow("mmap", "files and sealed memory, not executable", (*_NO_EXEC, _NOT_ANONYMOUS)),
     Allow("mprotect", "memory that is not executable", _NO_EXEC),
     # No MFD_HUGETLB: a reader of huge pages that are not there dies of SIGBUS. 1 = close on exec, 2 = sealable, 8 = not executable.
     *_argument("memfd_create", "large values to the host", 1, (1, 2, 3, 9, 10, 11)),
@@ -116,6 +119,12 @@ BY_WORD: Mapping[str, tuple[Allow, ...]] = {
     ),
 }  # fmt: skip
 
+MEMORY_IS_COUNTED = "memory_is_counted"
+BY_MACHINE: Mapping[str, tuple[Allow, ...]] = {
+    MEMORY_IS_COUNTED: (Allow("mmap", "shared memory without a file: a memory cgroup counts it", _NO_EXEC),),
+}
+"""Words that no policy can name: they follow from what this machine has."""
+
 _SAFE_ERRNOS: tuple[tuple[int, str, str], ...] = (
     (errno.ENOSYS, "libc falls back to clone, whose flags can be checked", "clone3"),
     (errno.ENOSYS, "newer call; libc falls back to an older one", "statx openat2 close_range membarrier io_uring_setup io_uring_enter io_uring_register"),
@@ -141,10 +150,10 @@ NEW_CALLS = range(449, 512)
 
 
 def allowed(words: Iterable[str]) -> tuple[Allow, ...]:
-    """The rows for a policy's `allow` words. Raises KeyError for a word that is not in BY_WORD."""
+    """The rows for a policy's `allow` words. Raises KeyError for a word that is in neither table."""
     rows = list(BASE)
     for word in sorted(words):
-        rows.extend(BY_WORD[word])
+        rows.extend(BY_WORD.get(word) or BY_MACHINE[word])
     return tuple(rows)
 
 

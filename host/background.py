@@ -1,0 +1,56 @@
+"""Threads that end with the process instead of holding it up.
+
+The interpreter waits for the threads of a ThreadPoolExecutor before it runs exit handlers: a host that exits while a command
+is running would wait for that command, and only then stop the workers. Daemon threads are left behind instead; the exit
+handler stops the workers they wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+_Task = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class DaemonExecutor(Executor):
+    """At most max_threads daemon threads, started on demand. `submit` as in concurrent.futures; there is no shutdown."""
+
+    def __init__(self, max_threads: int, name: str) -> None:
+        self._max_threads = max_threads
+        self._name = name
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._growing = threading.Lock()
+        self._count = 0
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a thread call the function; the Future has its result or exception."""
+        future: Future[Any] = Future()
+        self._tasks.put((future, function, args, kwargs))
+        if not self._idle.acquire(blocking=False):
+            with self._growing:
+                if self._count < self._max_threads:
+                    self._count += 1
+                    threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        tasks, idle = self._tasks, self._idle
+        while True:
+            future, function, args, kwargs = tasks.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
+                    future.set_exception(error)
+            del future, function, args, kwargs
+            idle.release()
