@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import psutil
-from benchmarks.results import Result, median
 
+from benchmarks.results import Result, median
 from fxcell import FX, run, zef_function
 from fxcell.host import registry
 

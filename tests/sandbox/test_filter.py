@@ -208,7 +208,7 @@ def make_memory_executable():
     import ctypes
     import mmap
 
-    memory = mmap.mmap(-1, 4096)
+    memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory[:6] = b"\xb8\x07\0\0\0\xc3"  # mov eax, 7; ret
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     libc = ctypes.CDLL(None, use_errno=True)
