@@ -32,11 +32,15 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 class Isolation(StrEnum):
     """How much stands between a worker and the machine.
 
-    FULL:    every layer; one that the machine lacks is IsolationUnavailable.
-    TRUSTED: crash containment only: a process of its own with resource limits. It does not stop code that means harm.
+    FULL:         every layer; one that the machine lacks is IsolationUnavailable.
+    UNPRIVILEGED: at least seccomp, Landlock, limits and privileges: what is left where user namespaces are denied, as in a
+                  default container. Where the machine has them they are used all the same: this names the weakest tier
+                  that the policy accepts. Without them a worker can see which paths and processes exist, not open them.
+    TRUSTED:      crash containment only: a process of its own with resource limits. It does not stop code that means harm.
     """
 
     FULL = "full"
+    UNPRIVILEGED = "unprivileged"
     TRUSTED = "trusted"
 
 
@@ -156,7 +160,7 @@ class Policy:
 
 def _isolation(given: object) -> Isolation:
     if not isinstance(given, str) or given not in [level.value for level in Isolation]:
-        raise PolicyError(f'isolation must be "full" or "trusted", got {short(given)}', at=("isolation",))
+        raise PolicyError(f'isolation must be "full", "unprivileged" or "trusted", got {short(given)}', at=("isolation",))
     return Isolation(given)
 
 

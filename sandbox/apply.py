@@ -10,6 +10,7 @@ Any step that the kernel refuses raises; nobody goes on without it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from fxcell.policies.errors import KernelRefused
 from fxcell.policies.limits import Limits
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import enforced, root
-from fxcell.sandbox.filter import compile_filter, errno_answers
+from fxcell.sandbox.filter import compile_filter, errno_answers, for_process
 from fxcell.sandbox.kernel import landlock, namespaces, privileges, processes, rlimits, seccomp
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import TEMPLATE_NAMESPACES
@@ -52,6 +53,9 @@ class Prepared:
 def confine_template(prepared: Prepared) -> None:
     """Put the template process where all its workers will live."""
     plan = prepared.plan
+    if not plan.namespaces:
+        _leave_root(plan, prepared.view)
+        return
     # 1. Namespaces. As root two ids are mapped: root, to reach the interpreter below closed folders, and the workers' own.
     _enter_user_namespace(plan)
     # 2. The minimal root.
@@ -65,6 +69,23 @@ def confine_template(prepared: Prepared) -> None:
     privileges.set_no_new_privs()
     # A child must be able to write its own uid_map; it is switched off again in the worker.
     privileges.set_dumpable(True)
+
+
+def _leave_root(plan: Plan, view: View) -> None:
+    """The tier unprivileged: no namespaces, but never root and never a capability.
+
+    Raises: KernelRefused - EACCES: the user that is left cannot reach the interpreter.
+    """
+    if os.geteuid() == 0:
+        privileges.drop_bounding_set()
+        privileges.become(plan.outside_uid)
+    privileges.drop_capabilities()
+    privileges.set_no_new_privs()
+    privileges.adopt_orphans()
+    for path in view.trees:
+        if not os.access(path, os.R_OK):
+            raise KernelRefused(f"read {path} as user {plan.outside_uid}", errno.EACCES, "access")
+    privileges.set_dumpable(True)  # as below: /proc/self of the workers to come
 
 
 def _enter_user_namespace(plan: Plan) -> None:
@@ -100,8 +121,8 @@ def confine_supervisor(prepared: Prepared) -> None:
     """First part, before the worker is forked: what the supervisor and the worker share."""
     privileges.die_with_parent(None)
     privileges.set_process_name("fxcell-super")
-    if not prepared.plan.confined:
-        privileges.adopt_orphans()
+    if not prepared.plan.namespaces:
+        privileges.adopt_orphans()  # in place of a pid namespace: whoever is left behind comes to the supervisor
         return
     uid, gid = INSIDE_ID, INSIDE_ID
     namespaces.map_self(inside_id=INSIDE_ID, outside_uid=uid, outside_gid=gid, proc=prepared.proc)
@@ -114,8 +135,9 @@ def confine_supervisor(prepared: Prepared) -> None:
 def finish_supervisor(prepared: Prepared) -> None:
     """Second part, after the worker is forked: the supervisor keeps no authority of its own."""
     rlimits.set_limit("core_bytes", 0, 0)
-    if prepared.plan.confined:
+    if prepared.plan.namespaces:
         privileges.drop_bounding_set()
+    if prepared.plan.filtered:
         privileges.drop_capabilities()
         privileges.set_dumpable(False)
 
@@ -128,18 +150,22 @@ class Locked:
     report: bytes
 
 
-def confine_worker(prepared: Prepared, *, channel: int, line: int, stack: int, streams: tuple[int, int]) -> Locked:
+def confine_worker(
+    prepared: Prepared, *, channel: int, line: int, stack: int, streams: tuple[int, int], supervisor: int
+) -> Locked:
     """Lock this process down; after it only plugin code and its loop run here.
 
-    line:    socket on which the supervisor waits for the seccomp listener.
-
+    line:       socket on which the supervisor waits for the seccomp listener.
+    supervisor: its process id.
     Before:  this is the only thread, freshly forked by the supervisor.
     After:   descriptors are 0-2 (nothing, two pipes), the channel and the stack pipe; no way back.
     Raises:  KernelRefused, OSError: the process must end then.
     """
     policy, plan = prepared.policy, prepared.plan
-    # 1. A session of its own: no controlling terminal, no foreign process group.
+    # 1. A session of its own: no controlling terminal, no foreign process group. Its life hangs on the supervisor's.
     os.setsid()
+    if not plan.namespaces:
+        privileges.die_with_parent(supervisor)
     privileges.set_process_name("fxcell-worker")
     _default_signals()
     # 2. First in line when memory runs out. The host puts this process into its cgroup before any command comes.
@@ -155,13 +181,14 @@ def confine_worker(prepared: Prepared, *, channel: int, line: int, stack: int, s
     to_host, to_supervisor = socket.socket(fileno=CHANNEL_FD), socket.socket(fileno=REPORT_FD)
     # 4. Limits of the process.
     _set_limits(policy.limits, plan, in_memory_cgroup=prepared.in_memory_cgroup)
-    if not plan.confined:
+    if not plan.filtered:
         to_supervisor.close()
         return Locked(to_host, enforced.encoded(plan, enforced.observe(plan, spaces)))
     # 5. Privileges.
-    root.check_minimal()
-    privileges.drop_bounding_set()
-    privileges.lock_securebits()
+    if plan.namespaces:
+        root.check_minimal()
+        privileges.drop_bounding_set()
+        privileges.lock_securebits()
     privileges.set_no_new_privs()
     privileges.drop_capabilities()
     privileges.set_dumpable(False)
@@ -171,7 +198,7 @@ def confine_worker(prepared: Prepared, *, channel: int, line: int, stack: int, s
     landlock.restrict_self(_landlock_rules(prepared), landlock.abi(plan.landlock_abi))
     # 7. seccomp, and the listener's way to the supervisor.
     report = enforced.observe(plan, spaces)
-    enforced.send_listener(to_supervisor, seccomp.install_filter(prepared.program))
+    enforced.send_listener(to_supervisor, seccomp.install_filter(for_process(prepared.program, os.getpid())))
     return Locked(to_host, enforced.encoded(plan, report))
 
 
@@ -202,7 +229,7 @@ def _set_limits(limits: Limits, plan: Plan, *, in_memory_cgroup: bool) -> None:
         ("stack_bytes", limits.stack_bytes),
     ):
         rlimits.set_limit(kind, value, value)
-    if plan.confined:
+    if plan.namespaces:
         # Counted per user namespace since Linux 5.14, so these are the worker's own; one more for its supervisor.
         tasks = limits.processes + limits.threads + 1
         rlimits.set_limit("processes", tasks, tasks)
@@ -221,7 +248,7 @@ def _landlock_rules(prepared: Prepared) -> list[tuple[str, int]]:
 def prepare(policy: Policy, plan: Plan, view: View, *, in_memory_cgroup: bool) -> Prepared:
     """Compile the filter and open what will be out of reach later."""
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    if not plan.confined:
+    if not plan.filtered:
         return Prepared(policy, plan, view, b"", {}, proc, in_memory_cgroup)
     words = plan.words | {MEMORY_IS_COUNTED} if in_memory_cgroup else plan.words
     return Prepared(policy, plan, view, compile_filter(words), errno_answers(words), proc, in_memory_cgroup)

@@ -50,28 +50,25 @@ def observe(plan: Plan, spaces: dict[str, int]) -> dict[str, Any]:
         "limits": {kind: rlimits.get_limit(kind) for kind in _LIMITS},
         "hygiene": {"environment": sorted(os.environ)},
     }
-    if plan.confined:
-        report |= {
-            "namespaces": {**spaces, "pid_inside": os.getpid()},
-            "minimal_root": {
-                "proc_visible": os.path.lexists("/proc"),
-                "root_writable": not os.statvfs("/").f_flag & os.ST_RDONLY,
-            },
-            "privileges": {
-                "capabilities": privileges.held_capabilities(),
-                "no_new_privs": privileges.has_no_new_privs(),
-                "dumpable": privileges.is_dumpable(),
-                "ids": [*os.getresuid(), *os.getresgid()],
-            },
-            "landlock": {"abi": plan.landlock_abi, "listing_root": _errno_of_listing_root()},
+    if plan.namespaces:
+        report["namespaces"] = {**spaces, "pid_inside": os.getpid()}
+        writable = not os.statvfs("/").f_flag & os.ST_RDONLY
+        report["minimal_root"] = {"proc_visible": os.path.lexists("/proc"), "root_writable": writable}
+    if plan.filtered:
+        report["privileges"] = {
+            "capabilities": privileges.held_capabilities(),
+            "no_new_privs": privileges.has_no_new_privs(),
+            "dumpable": privileges.is_dumpable(),
+            "ids": [*os.getresuid(), *os.getresgid()],
         }
+        report["landlock"] = {"abi": plan.landlock_abi, "listing_root": _errno_of_listing_root()}
     return report
 
 
 def encoded(plan: Plan, report: dict[str, Any]) -> bytes:
     """The report with what is left open and what the filter answers now, as a MessagePack table."""
     report["hygiene"]["descriptors"] = _open_descriptors()
-    if plan.confined:
+    if plan.filtered:
         report["seccomp"] = {"socket": _errno_of_socket()}
     return msgspec.msgpack.encode(report)
 
@@ -130,23 +127,31 @@ def check(
     ):
         if not 0 <= set_limits[kind] <= most:
             _refuse("limits", f"{kind} is {set_limits[kind]}, at most {most} was planned")
-    if plan.confined:
-        _check_confined(report, outside)
+    if plan.namespaces:
+        _check_namespaces(report, outside)
+    if plan.filtered:
+        _check_filtered(report)
     return plan.layers
 
 
-def _check_confined(report: dict[str, dict[str, Any]], outside: dict[str, int]) -> None:
+def _check_namespaces(report: dict[str, dict[str, Any]], outside: dict[str, int]) -> None:
     spaces = report["namespaces"]
     for name, inode in outside.items():
         if spaces.get(name) in (None, inode):
             _refuse("namespaces", f"the worker is in the host's own {name} namespace")
     _expect("namespaces", spaces["pid_inside"], 2)
     _expect("minimal_root", report["minimal_root"], {"proc_visible": False, "root_writable": False})
-    privileges_held = report["privileges"]
-    _expect("privileges", {key: privileges_held[key] for key in ("capabilities", "no_new_privs", "dumpable")},
-            {"capabilities": 0, "no_new_privs": True, "dumpable": False})  # fmt: skip
-    if 0 in privileges_held["ids"]:
-        _refuse("privileges", f"the worker's ids are {privileges_held['ids']}")
+
+
+def _check_filtered(report: dict[str, dict[str, Any]]) -> None:
+    held = report["privileges"]
+    _expect(
+        "privileges",
+        {key: held[key] for key in ("capabilities", "no_new_privs", "dumpable")},
+        {"capabilities": 0, "no_new_privs": True, "dumpable": False},
+    )
+    if 0 in held["ids"]:
+        _refuse("privileges", f"the worker's ids are {held['ids']}")
     _expect("landlock", report["landlock"]["listing_root"], "EACCES")
     _expect("seccomp", report["seccomp"]["socket"], "EPERM")
 

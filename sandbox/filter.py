@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import struct
 from collections.abc import Iterable
 
 import pyseccomp
@@ -45,6 +46,13 @@ def compile_filter(words: frozenset[str]) -> bytes:
     for new_call in syscalls.NEW_CALLS:
         program.add_rule(pyseccomp.ERRNO(errno.ENOSYS), new_call)
     return _export(program)
+
+
+def for_process(program: bytes, pid: int) -> bytes:
+    """The program with the worker's own process id in the place of syscalls.WORKER_PID."""
+    wanted, put = struct.pack("<I", syscalls.WORKER_PID), struct.pack("<I", pid)
+    instructions = [program[start : start + 8] for start in range(0, len(program), 8)]
+    return b"".join(code[:4] + put if code[4:] == wanted else code for code in instructions)
 
 
 def errno_answers(words: Iterable[str]) -> dict[int, int]:

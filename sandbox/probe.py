@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fxcell.policies.errors import KernelRefused
-from fxcell.sandbox.kernel import landlock, libc, mounts, namespaces, seccomp
+from fxcell.sandbox.kernel import landlock, libc, mounts, namespaces, privileges, seccomp
 
 TEMPLATE_NAMESPACES = ("user", "mount", "net", "ipc", "uts", "cgroup")
 WORKER_NAMESPACES = ("user", "mount", "pid")
@@ -63,9 +63,11 @@ def look() -> Probe:
 
 
 def _outside_uid() -> int:
-    """For root an id of its own, so that no other process of the machine shares it; else the caller's."""
+    """For root an id of its own, so that no other process of the machine shares it; else the caller's. 0: cannot be had."""
     if os.geteuid() != 0:
         return os.geteuid()
+    if not privileges.can_change_ids():
+        return 0
     wanted = _OWN_ID_BASE + os.getpid()
     fallback = 0
     with open("/proc/self/uid_map", encoding="ascii") as file:

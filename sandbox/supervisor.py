@@ -39,18 +39,20 @@ def start(prepared: apply.Prepared, channel: int, report: int, *, spin: bool) ->
         apply.confine_supervisor(prepared)
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]  # stdout, stderr, stack
         here, there = socket.socketpair()
+        supervisor = os.getpid()
         worker_pid = os.fork()
         if worker_pid == 0:
-            _become_worker(prepared, channel, there.fileno(), [writer for _, writer in pipes], spin=spin)
+            writers = [writer for _, writer in pipes]
+            _become_worker(prepared, channel, there.fileno(), writers, supervisor, spin=spin)
         there.close()
         readers = [reader for reader, _ in pipes]
         processes.close_all_except({0, 1, 2, report, here.fileno(), *readers})
         apply.finish_supervisor(prepared)
         line = wire.Channel(socket.socket(fileno=report), max_value_bytes=wire.FRAME_BYTES_MAX)
-        listener = enforced.receive_listener(here) if prepared.plan.confined else None
+        listener = enforced.receive_listener(here) if prepared.plan.filtered else None
         here.close()
         watch = _Watch(prepared, line, worker_pid, _NEVER_LISTENS if listener is None else listener, readers)
-        if listener is not None or not prepared.plan.confined:
+        if listener is not None or not prepared.plan.filtered:
             line.send(wire.Message.new_message(listening=None))
         watch.until_the_end()
     except BaseException:  # noqa: BLE001 - nothing may return into the template's loop
@@ -58,10 +60,14 @@ def start(prepared: apply.Prepared, channel: int, report: int, *, spin: bool) ->
     os._exit(1)
 
 
-def _become_worker(prepared: apply.Prepared, channel: int, line: int, writers: list[int], *, spin: bool) -> NoReturn:
+def _become_worker(
+    prepared: apply.Prepared, channel: int, line: int, writers: list[int], supervisor: int, *, spin: bool
+) -> NoReturn:
     try:
         stdout, stderr, stack = writers
-        locked = apply.confine_worker(prepared, channel=channel, line=line, stack=stack, streams=(stdout, stderr))
+        locked = apply.confine_worker(
+            prepared, channel=channel, line=line, stack=stack, streams=(stdout, stderr), supervisor=supervisor
+        )
         faulthandler.enable(STACK_FD, all_threads=True)
         faulthandler.register(STACK_SIGNAL, STACK_FD, all_threads=True)
         worker.serve(locked, prepared.policy, spin=spin)
@@ -104,7 +110,7 @@ class _Watch:
     ) -> None:
         self.answers = prepared.answers
         self.output_bytes = prepared.policy.limits.output_bytes
-        self.confined = prepared.plan.confined
+        self.namespaces = prepared.plan.namespaces
         self.line = line
         self.worker_pid = worker_pid
         self.pidfd = os.pidfd_open(worker_pid)
@@ -216,7 +222,7 @@ class _Watch:
 
     def end_descendants(self) -> None:
         while True:
-            if self.confined:
+            if self.namespaces:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(-1, signal.SIGKILL)  # everything in this pid namespace but this process
             else:

@@ -16,8 +16,8 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-WORKER_PID = 2
-"""Process 1 of a worker's pid namespace is its supervisor, process 2 the worker: always."""
+WORKER_PID = 0x7FFFFF02
+"""Stands for the worker's own process id until filter.for_process puts it in; no kernel gives out numbers this high."""
 
 CHANNEL_FD = 3
 REPORT_FD = 4
@@ -134,7 +134,7 @@ _SAFE_ERRNOS: tuple[tuple[int, str, str], ...] = (
     (errno.EPERM, "no new processes", "clone fork vfork wait4 waitid"),
     (errno.EPERM, "no signals to others", "kill tgkill tkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_open pidfd_send_signal pidfd_getfd"),
     (errno.EPERM, "priorities, affinity and limits are the host's to set", "sched_setaffinity sched_setscheduler sched_setparam sched_getscheduler sched_getparam getpriority setpriority ioprio_set setrlimit prlimit64"),
-    (errno.EPERM, "identity does not change", "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capget setsid setpgid getpgrp getppid getpgid getsid"),
+    (errno.EPERM, "identity does not change", "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid getresuid getresgid getgroups capget setsid setpgid getpgrp getppid getpgid getsid"),
     (errno.EPERM, "process attributes are locked", "prctl"),
     (errno.ENOTTY, "there is no terminal and no device", "ioctl"),
     (errno.EINVAL, "other descriptor commands, other kinds of memory", "fcntl memfd_create"),

@@ -84,13 +84,16 @@ def _prepare(policy: Policy, options: dict[str, Any]) -> tuple[apply.Prepared, d
             "make it, or take it out of `visible`",
         ) from error
     prepared = apply.prepare(policy, planned, seen, in_memory_cgroup=options["in_memory_cgroup"])
-    if planned.confined:
+    if planned.filtered:
         try:
             apply.confine_template(prepared)
         except (KernelRefused, OSError) as error:
-            raise IsolationUnavailable(
-                "namespaces", str(error), "run `fxcell doctor`, or see SECURITY.md, Host duties"
-            ) from error
+            layer, fix = (
+                ("namespaces", "run `fxcell doctor`, which tries each step and says what to change")
+                if planned.namespaces
+                else ("privileges", "use an interpreter, and folders in `visible`, that every user may read")
+            )
+            raise IsolationUnavailable(layer, str(error), fix) from error
     sys.dont_write_bytecode = True
     return prepared, {"probe": found.to_data(), "outside": outside}
 
@@ -175,7 +178,7 @@ class _Template:
         channel, workers_end = socket.socketpair()
         report, supervisors_end = socket.socketpair()
         with workers_end, supervisors_end:
-            pid = namespaces.fork_into(probe.WORKER_NAMESPACES) if self.prepared.plan.confined else os.fork()
+            pid = namespaces.fork_into(probe.WORKER_NAMESPACES) if self.prepared.plan.namespaces else os.fork()
             if pid == 0:
                 supervisor.start(self.prepared, workers_end.fileno(), supervisors_end.fileno(), spin=self.spin)
         pidfd = os.pidfd_open(pid)

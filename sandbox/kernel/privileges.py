@@ -108,6 +108,11 @@ def set_process_name(name: str) -> None:
     prctl.set_name(name)
 
 
+def can_change_ids() -> bool:
+    """True when this process may take another user and group id."""
+    return bool(prctl.cap_effective.setuid and prctl.cap_effective.setgid)
+
+
 def become(uid: int) -> None:
     """Take this id as user and group, real, effective and saved, and no supplementary groups.
 

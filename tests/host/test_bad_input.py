@@ -311,7 +311,7 @@ def test_complete_machine_gets_every_layer():
 
 def test_trusted_profile_needs_no_layer_but_is_still_refused_off_linux():
     poor = dataclasses.replace(GOOD, landlock_abi=0, seccomp_notify=False, namespaces_error="EPERM")
-    assert plan.make(load_policy("trusted"), poor).confined is False
+    assert plan.make(load_policy("trusted"), poor).filtered is False
     complaint(IsolationUnavailable, lambda: plan.make(load_policy("trusted"), dataclasses.replace(poor, system="win32")), "win32")
 
 

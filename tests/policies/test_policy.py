@@ -182,7 +182,7 @@ BAD = [
     ({"allow": ["threads"], "limits": Limits(threads=0)}, r'without effect: allow = \["threads"\]'),
     ({"isolation": "trusted", "allow": ["threads"]}, "allow is without effect"),
     ({"isolation": "trusted", "visible": ["/srv"]}, "visible is without effect"),
-    ({"isolation": "none"}, 'isolation must be "full" or "trusted"'),
+    ({"isolation": "none"}, 'isolation must be "full", "unprivileged" or "trusted"'),
     ({"isolation": "FULL"}, "isolation must be"),
     ({"isolation": None}, "isolation must be"),
     ({"limits": {}}, "limits must be a Limits"),

@@ -34,12 +34,15 @@ every_profile = pytest.mark.parametrize("profile", PROFILES)
 def number_of(name):
     return pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
 
+OWN_PID = 2
+
 
 def answer(profile, name, *arguments):
     """What the compiled program says to a call, in words."""
     number = name if isinstance(name, int) else number_of(name)
     registers = tuple(argument % 2**64 for argument in arguments) + (0,) * (6 - len(arguments))
-    return bpf.words(bpf.run(filters.compile_filter(PROFILES[profile]), bpf.Call(number, HERE, registers)))
+    program = filters.for_process(filters.compile_filter(PROFILES[profile]), OWN_PID)
+    return bpf.words(bpf.run(program, bpf.Call(number, HERE, registers)))
 
 
 @every_profile
@@ -167,12 +170,19 @@ def test_limits_can_be_read_and_not_set(profile):
 
 
 @every_profile
-@pytest.mark.parametrize(("name", "own"), [("kill", 2), ("tgkill", 2)])
-def test_signals_go_to_the_worker_itself_only(profile, name, own):
+@pytest.mark.parametrize("name", ["kill", "tgkill"])
+def test_signals_go_to_the_worker_itself_only(profile, name):
     everybody = profile == "every word"  # inside the pid namespace
     for target in (1, 3, 0, -1, -2, 0x7FFFFFFF, 2**31):
         assert (answer(profile, name, target, target, 9) == "allow") is everybody
-    assert answer(profile, name, own, own, 9) == "allow"
+    assert answer(profile, name, OWN_PID, OWN_PID, 9) == "allow"
+
+
+@every_profile
+def test_stand_in_for_the_process_id_is_nowhere_left(profile):
+    program = filters.for_process(filters.compile_filter(PROFILES[profile]), OWN_PID)
+    stand_in = syscalls.WORKER_PID.to_bytes(4, "little")
+    assert stand_in not in {program[start + 4 : start + 8] for start in range(0, len(program), 8)}
 
 
 @only_x86
@@ -317,5 +327,5 @@ def test_foreign_call_made_by_machine_code_ends_the_worker(foreign_calls, functi
 def test_the_same_machine_code_makes_a_call_of_this_architecture(foreign_calls):
     policy = load_policy("compute").replaced(name="foreign code", visible=(str(foreign_calls),))
     path = str(foreign_calls / "foreign.so")
-    assert outcome(call_library(path, "by_syscall", 39), policy) == syscalls.WORKER_PID  # getpid
+    assert outcome(call_library(path, "by_syscall", 39), policy) == 2  # getpid
     assert outcome(call_library(path, "by_syscall", 39), "trusted") > 1

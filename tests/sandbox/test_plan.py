@@ -49,7 +49,7 @@ def test_missing_layer_is_refused_with_layer_cause_and_fix(name):
 
 def test_whole_machine_gets_every_layer():
     made = plan.make(COMPUTE, WHOLE)
-    assert (made.layers, made.confined, made.words, made.landlock_abi, made.outside_uid) == (
+    assert (made.layers, made.namespaces, made.words, made.landlock_abi, made.outside_uid) == (
         plan.LAYERS, True, COMPUTE.allow, 6, 1000,
     )  # fmt: skip
     assert made.notes == ()
@@ -65,7 +65,7 @@ def test_older_landlock_is_used_and_its_gaps_are_told(abi, notes):
 def test_two_missing_layers_are_refused_by_the_first():
     with pytest.raises(IsolationUnavailable) as refusal:
         plan.make(COMPUTE, replace(WHOLE, namespaces_error="EPERM", landlock_abi=0))
-    assert refusal.value.layer == "namespaces"
+    assert refusal.value.layer == "landlock"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_two_missing_layers_are_refused_by_the_first():
 def test_trusted_needs_no_layer_and_claims_none(changes):
     made = plan.make(TRUSTED, replace(WHOLE, **changes))
     assert made.layers == plan.CONTAINMENT_LAYERS
-    assert made.confined is False
+    assert (made.namespaces, made.filtered) == (False, False)
 
 
 def test_trusted_is_refused_on_another_system():

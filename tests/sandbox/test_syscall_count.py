@@ -38,7 +38,7 @@ call comes from the kernel's own uprobe trampoline; see seccomp_is_const_allow i
 
 
 def program(name):
-    return filters.compile_filter(load_policy(name).allow)
+    return filters.for_process(filters.compile_filter(load_policy(name).allow), 2)
 
 
 def vectors():

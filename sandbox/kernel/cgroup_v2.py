@@ -1,0 +1,111 @@
+"""Control groups, version 2: one tree for all controllers. cgroups(7), Linux Documentation/admin-guide/cgroup-v2.rst.
+
+What makes it different: a group hands controllers to its children only by its cgroup.subtree_control, and (but for the
+root) only while no process sits in the group itself: "no processes in inner nodes". A host that was started in a group
+of its own therefore has to go one level down before it can divide that group: take_leaf.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterable
+
+from fxcell.sandbox.kernel.cgroup_files import counter, lines, words, write, write_if_there
+
+LIMIT_FILES = {"memory": "memory.max", "pids": "pids.max"}
+"""Controller -> the file without which it limits nothing."""
+
+LEAF = re.compile(r"fxcell-host-(\d+)")
+"""Name of the group that a host made for itself, with its process id."""
+
+
+def divisible(own: str) -> str:
+    """The group in which children can be made for a process that sits in `own`: the parent of a host's leaf, or `own`."""
+    return os.path.dirname(own) if LEAF.fullmatch(os.path.basename(own)) else own
+
+
+def hand_down(folder: str, controllers: Iterable[str]) -> dict[str, str]:
+    """Let children of the group have these controllers; answer those that they cannot have, with why not.
+
+    After:   the calling process may sit in a leaf below `folder` (see take_leaf).
+    """
+    refused: dict[str, str] = {}
+    for controller in controllers:
+        if controller in words(f"{folder}/cgroup.subtree_control"):
+            continue
+        if controller not in words(f"{folder}/cgroup.controllers"):
+            refused[controller] = f"the {controller} controller is not delegated to {folder}"
+            continue
+        try:
+            _enable(folder, controller)
+        except OSError as error:
+            refused[controller] = f"{folder}/cgroup.subtree_control does not take +{controller}: {error.strerror}"
+            if error.errno == errno.EBUSY:
+                refused[controller] = f"{folder} holds other processes, so it cannot be divided"
+    return refused
+
+
+def _enable(folder: str, controller: str) -> None:
+    setting = f"{folder}/cgroup.subtree_control"
+    try:
+        write(setting, f"+{controller}")
+    except OSError as error:
+        if error.errno != errno.EBUSY or not alone(folder):
+            raise
+        with take_leaf(folder):
+            write(setting, f"+{controller}")
+
+
+def alone(folder: str) -> bool:
+    """True when the group holds this process (and its threads) and no other, and no group below it holds anything."""
+    if lines(f"{folder}/cgroup.procs") != [str(os.getpid())]:
+        return False
+    with os.scandir(folder) as entries:
+        return not any(counter(f"{entry.path}/cgroup.events", "populated") for entry in entries if entry.is_dir())
+
+
+@contextlib.contextmanager
+def take_leaf(folder: str) -> Iterable[str]:  # type: ignore[misc]
+    """Move this process, alone in `folder`, into a new group below it; back when the block raises.
+
+    Raises:  OSError - EACCES, EPERM: the group is not delegated to this user. This process is where it was, then.
+    """
+    leaf = f"{folder}/fxcell-host-{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(leaf)  # of an earlier process that had our pid; EBUSY when it is not empty
+    os.mkdir(leaf, 0o755)
+    try:
+        write(f"{leaf}/cgroup.procs", "0")
+        yield leaf
+    except BaseException:
+        with contextlib.suppress(OSError):
+            write(f"{folder}/cgroup.procs", "0")
+        with contextlib.suppress(OSError):
+            os.rmdir(leaf)
+        raise
+
+
+def limit_memory(path: str, memory_bytes: int) -> None:
+    """Set the limit; no swap beside it; and end the whole group when it is passed, not its largest process."""
+    write(f"{path}/memory.max", str(memory_bytes))
+    write_if_there(f"{path}/memory.swap.max", "0")  # missing in a kernel without swap
+    write_if_there(f"{path}/memory.oom.group", "1")  # Linux 4.19
+
+
+def oom_kills(path: str) -> int:
+    """How many processes the kernel killed for want of memory. Linux 4.13."""
+    return counter(f"{path}/memory.events", "oom_kill")
+
+
+def peak_bytes(path: str) -> int:
+    """Most memory the group ever held; 0 before Linux 5.19, which does not tell."""
+    return int((lines(f"{path}/memory.peak") or ["0"])[0])
+
+
+def kill(path: str) -> None:
+    """End every process of the group at once, also one that forks meanwhile. Linux 5.14; before, nothing happens."""
+    with contextlib.suppress(OSError):
+        write(f"{path}/cgroup.kill", "1")
