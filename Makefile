@@ -5,11 +5,11 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-user lint types contracts bench wheel-test clean
+.PHONY: help setup demo test test-user test-random test-kernel test-compatibility test-pythons test-all lint types contracts bench wheel-test clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "  PYTHON=/path/to/python3 picks the interpreter, ARGS='-k name' goes to pytest (test, test-user)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  PYTHON=/path/to/python3 picks the interpreter, ARGS='-k name' goes to pytest (test, test-user, test-kernel)"
 
 setup: ## system packages (root: installed; else: the command to run), .venv, libraries
 	@python="$(PYTHON)"; test -n "$$python" && "$$python" scripts/set_up.py
@@ -22,6 +22,22 @@ test: setup ## lint, types, contracts, wheel, tests as you; as root also as an o
 
 test-user: setup ## only the tests as an ordinary user (root only)
 	@$(BIN)/python scripts/test_as_user.py $(ARGS)
+
+test-random: setup ## 10,000 random hostile actions against one host (about 5 minutes; FXCELL_RANDOM_ACTIONS, FXCELL_RANDOM_SEED)
+	@FXCELL_RANDOM_ACTIONS=$${FXCELL_RANDOM_ACTIONS:-10000} $(BIN)/pytest -q -s tests/escapes/test_random_actions.py $(ARGS)
+
+test-kernel: setup ## the core of the tests on Debian's 6.1 kernel with cgroup v2, in a virtual machine (root only)
+	@$(BIN)/python scripts/kernel_lab.py $(ARGS)
+
+test-compatibility: setup ## CPython's own tests and big libraries in workers; rules nobody needs (some minutes)
+	@python="$(PYTHON)"; "$$python" scripts/set_up.py --extra compatibility
+	@$(BIN)/python scripts/test_compatibility.py $(ARGS)
+
+test-pythons: setup ## the allowlist and the crash evidence on each of Python 3.11, 3.12 and 3.13 that is here
+	@$(BIN)/python scripts/test_pythons.py $(ARGS)
+
+test-all: setup ## test, then test-kernel; one total at the end
+	@$(BIN)/python scripts/run_tests.py --kernel-lab $(ARGS)
 
 lint: setup ## ruff
 	@$(BIN)/ruff check .

@@ -85,7 +85,7 @@ class Broker:
         started_unix_s, started = time.time(), time.perf_counter()
         outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
         try:
-            rules.check(self.policy, effect)
+            self._judge(effect)
             self._spend(name)
             result = _handle(effect, context)
             outcome = "done"
@@ -105,6 +105,16 @@ class Broker:
             seconds = time.perf_counter() - started
             self.records.append(EffectRecord(self._number, name, outcome, detail, started_unix_s, seconds))
         return result
+
+    def _judge(self, effect: Effect) -> None:
+        """Ask the rules. Raises EffectDenied; an effect that they cannot judge is denied too."""
+        try:
+            rules.check(self.policy, effect)
+        except EffectDenied:
+            raise
+        except Exception as error:
+            _log.exception("the rules could not judge an effect FX.%s of worker %s", effect.effect_name, self.worker)
+            raise EffectDenied(effect.effect_name, None, "it could not be judged", self.policy.name, "") from error
 
     def _spend(self, name: str) -> None:
         """Count one effect. Raises EffectDenied naming the budget that has no room for it."""

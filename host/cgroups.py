@@ -14,15 +14,39 @@ from fxcell.policies.limits import Limits
 from fxcell.sandbox.kernel import cgroup
 
 _numbers = itertools.count(1)
-_OWNER = re.compile(r"fxcell-(\d+)-\d+")
+_OWNER = re.compile(r"fxcell-(?:host-(\d+)|(\d+)-\d+)")
+"""A host's own leaf (sandbox/kernel/cgroup_v2.py), or the group of one worker; with the host's process id."""
+
+
+def places() -> dict[str, cgroup.Place]:
+    """Where this process can make groups, by controller; empty where it cannot.
+
+    Note:    the first call may move this process into a leaf of its own group, which is possible only while it is alone
+             there: call it before anything is started.
+    """
+    return _found().places
 
 
 @functools.cache
-def places() -> dict[str, cgroup.Place]:
-    """Where this process can make groups, by controller; empty where it cannot."""
-    where = cgroup.places()
-    sweep(where)
-    return where
+def _found() -> cgroup.Found:
+    found = cgroup.find()
+    sweep(found.places)
+    return found
+
+
+def missing() -> str:
+    """Why a memory or task limit is not held by a cgroup here, and what to do, in two lines; "" when both are."""
+    found = _found()
+    if not found.missing:
+        return ""
+    causes = "; ".join(f"{controller}: {why}" for controller, why in sorted(found.missing.items()))
+    return f"{causes}\n{FIX}"
+
+
+FIX = (
+    "start the host alone in a delegated group: "
+    f"systemd-run {'' if os.geteuid() == 0 else '--user '}--scope -p Delegate=yes python3 ..."
+)
 
 
 def sweep(where: dict[str, cgroup.Place], older_than_s: float = 60.0) -> None:
@@ -34,7 +58,7 @@ def sweep(where: dict[str, cgroup.Place], older_than_s: float = 60.0) -> None:
         with contextlib.suppress(OSError):
             for entry in os.scandir(folder):
                 match = _OWNER.fullmatch(entry.name)
-                if match is None or os.path.exists(f"/proc/{match[1]}"):
+                if match is None or os.path.exists(f"/proc/{match[1] or match[2]}"):
                     continue
                 with contextlib.suppress(OSError):  # EBUSY: not empty, so not dead
                     if time.time() - entry.stat().st_mtime >= older_than_s:
@@ -59,7 +83,7 @@ def group_for(limits: Limits) -> cgroup.Group | None:
             raise IsolationUnavailable(
                 "limits",
                 f"the cgroup {name} could not be made: {error}",
-                "free the cgroup tree of this process from other limits, or start it in a delegated group",
+                f"free the cgroup tree of this process from other limits, or {FIX}",
             ) from error
 
 

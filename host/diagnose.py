@@ -74,7 +74,7 @@ def _cause(facts: Facts) -> tuple[Reason, str]:
     if facts.host_cause is not None:
         return facts.host_cause.reason, facts.host_cause.detail
     if facts.memory_error:
-        return Reason.OUT_OF_MEMORY, f"the plugin ran out of memory (MemoryError) at {facts.memory_limit}"
+        return Reason.OUT_OF_MEMORY, f"the plugin ended in a MemoryError; it may use {facts.memory_limit}"
     if facts.status is None:
         return _without_report(facts)
     if os.WIFSIGNALED(facts.status):
@@ -88,9 +88,8 @@ def _signalled(number: int, facts: Facts) -> tuple[Reason, str]:
     if number == signal.SIGKILL:
         if facts.memory_kills:
             return Reason.OUT_OF_MEMORY, f"the kernel killed it for using more than {facts.memory_limit}"
-        return Reason.KILLED_EXTERNALLY, "SIGKILL, sent neither by this host nor by the kernel for want of memory"
-    if number == signal.SIGXCPU:
-        return Reason.CPU_LIMIT, "the worker used more CPU time than its policy allows (SIGXCPU)"
+        who = "by somebody outside, or by the worker itself"
+        return Reason.KILLED_EXTERNALLY, f"SIGKILL, sent neither by this host nor by the kernel for want of memory: {who}"
     return (
         Reason.SIGNAL,
         f"the worker died of {name} ({_MEANINGS.get(name, 'not a fault of its own code, or sent to it')})"

@@ -73,6 +73,7 @@ class Handles:
         self._ended: Any = None
         self._supervisor_gone = False
         self._peak = 0
+        self._namespaces = template.plan.namespaces
         self.group = cgroups.group_for(policy.limits)
         try:
             spawned = template.spawn(deadline)
@@ -111,8 +112,26 @@ class Handles:
             self._ended = message.ended
 
     def kill(self) -> bool:
-        """End the supervisor and with it everything in its pid namespace; False when it had ended already."""
-        return self.pidfd >= 0 and processes.kill(self.pidfd, signal.SIGKILL)
+        """End the supervisor and everything below it; False when it had ended already.
+
+        A pid namespace ends with its process 1. Without one only the supervisor finds what forked and left its parent, so
+        it is asked first, and killed when it does not end in time.
+        """
+        if self.pidfd < 0:
+            return False
+        if not self._namespaces:
+            self._ask_to_end(with_stack=False)
+            poller = select.poll()
+            poller.register(self.pidfd, select.POLLIN)
+            if poller.poll(_REPORT_PATIENCE_S * 1000):
+                return True
+        return processes.kill(self.pidfd, signal.SIGKILL)
+
+    def _ask_to_end(self, *, with_stack: bool) -> None:
+        message = wire.Message.new_message()
+        message.init("kill").withStack = with_stack
+        with contextlib.suppress(OSError, wire.DeadlinePassed):
+            self.report.send(message, deadline=time.monotonic() + 0.1)
 
     def end(
         self, template: Template, cause: HostCause | None, *, ready: bool, mid_frame: bool, memory_error: bool
@@ -123,10 +142,7 @@ class Handles:
             if self._ended is None and not self._supervisor_gone:
                 cause = HostCause(Reason.PROTOCOL_VIOLATION, "the worker closed its channel and went on running")
         if self._ended is None and not self._supervisor_gone:
-            message = wire.Message.new_message()
-            message.init("kill").withStack = cause is not None and cause.reason in (Reason.DEADLINE, Reason.CPU_LIMIT)
-            with contextlib.suppress(OSError, wire.DeadlinePassed):
-                self.report.send(message, deadline=time.monotonic() + 0.1)
+            self._ask_to_end(with_stack=cause is not None and cause.reason in (Reason.DEADLINE, Reason.CPU_LIMIT))
             self._await_report(_REPORT_PATIENCE_S)
         if cause is None and self.stop_requested:
             cause = HostCause(Reason.STOPPED, "it was stopped by this host while it worked")

@@ -17,7 +17,7 @@ class Outputs:
         self._shown = "Print" in policy.effects
         self._left_bytes = policy.limits.output_bytes
         self._tails = {1: b"", 2: b""}
-        self._partial = {1: b"", 2: b""}
+        self._partial = {1: bytearray(), 2: bytearray()}
 
     def add(self, stream: int, data: bytes) -> bool:
         """Take a chunk; False when the worker has now written more than it may."""
@@ -27,10 +27,24 @@ class Outputs:
         if self._left_bytes < 0:
             return False
         if self._shown:
-            *lines, self._partial[number] = (self._partial[number] + data).split(b"\n")
+            *lines, rest = data.split(b"\n")
             for line in lines:
-                _write(line.decode("utf-8", "backslashreplace"), number)
+                self._partial[number] += line
+                self.end_line(number)
+            self._partial[number] += rest
         return True
+
+    def end_line(self, number: int) -> None:
+        """Show what was printed of a line, if anything or a line end came."""
+        line = self._partial[number]
+        self._partial[number] = bytearray()
+        _write(line.decode("utf-8", "backslashreplace"), number)
+
+    def end_command(self) -> None:
+        """Show lines that were begun and not ended: the next command's output is not theirs."""
+        for number, line in self._partial.items():
+            if line:
+                self.end_line(number)
 
     def line(self, text: str) -> None:
         """One line of FX.Print, escaped already."""

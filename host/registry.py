@@ -7,13 +7,15 @@ import os
 import threading
 from typing import Any
 
-from fxcell.host import templates
+from fxcell.host import idling, templates
 from fxcell.host.sessions import Session
 from fxcell.policies.effects import WorkerProcess
 from fxcell.policies.errors import WorkerStopped
 from fxcell.policies.policy import Policy
 
 _sessions: dict[str, Session] = {}
+_ends: dict[str, str] = {}
+_ENDS_KEPT = 1000
 _table = threading.Lock()
 
 
@@ -22,12 +24,22 @@ def start(policy: Policy) -> WorkerProcess:
     session = Session(policy)
     with _table:
         _sessions[session.process.id] = session
+    idling.watch(_living)
     return session.process
+
+
+def _living() -> list[Session]:
+    with _table:
+        return [session for session in _sessions.values() if not session.ended]
 
 
 def session_of(process: WorkerProcess) -> Session:
     """The session behind a handle. Raises WorkerStopped for one that this process does not have."""
     session = _sessions.get(process.id)
+    if session is None and process.id in _ends:
+        raise WorkerStopped(
+            f"worker {process.id} is gone: {_ends[process.id]}. Start a new one: FX.StartWorkerProcess() | run"
+        )
     if session is None:
         raise WorkerStopped(
             f"this process has no worker {process.id}: it was stopped, or belongs to another process. "
@@ -43,7 +55,7 @@ def command(process: WorkerProcess, value: Any, deadline_s: float | None) -> Any
         return session.command(value, deadline_s)
     finally:
         if session.ended:
-            _forget_old_ends()
+            _remember_end(session)
 
 
 def stop(process: WorkerProcess) -> None:
@@ -56,8 +68,6 @@ def stop(process: WorkerProcess) -> None:
 
 def list_living() -> list[dict[str, Any]]:
     """One dict per living worker, in the order they were started."""
-    with _table:
-        living = [session for session in _sessions.values() if not session.ended]
     return [
         {
             "process": session.process,
@@ -67,19 +77,17 @@ def list_living() -> list[dict[str, Any]]:
             "commands": session.commands,
             "started_unix_s": session.started_unix_s,
         }
-        for session in living
+        for session in _living()
     ]
 
 
-_ENDED_KEPT = 1000
-
-
-def _forget_old_ends() -> None:
-    """Keep the last ends, so that a later command to such a worker hears why it is gone."""
+def _remember_end(session: Session) -> None:
+    """Keep why it is gone, for a later command to it; not the session, which holds what its worker wrote."""
     with _table:
-        gone = [key for key, other in _sessions.items() if other.ended]
-        for key in gone[:-_ENDED_KEPT]:
-            del _sessions[key]
+        _sessions.pop(session.process.id, None)
+        _ends[session.process.id] = session.ended or ""
+        while len(_ends) > _ENDS_KEPT:
+            del _ends[next(iter(_ends))]
 
 
 def shutdown() -> None:
@@ -96,6 +104,7 @@ def _forget_after_fork() -> None:
     global _table
     _table = threading.Lock()
     _sessions.clear()
+    _ends.clear()
     templates.forget_after_fork()
 
 

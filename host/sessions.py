@@ -35,11 +35,13 @@ from fxcell.policies.errors import (
     EncodeError,
     MessageTooLarge,
     PluginError,
-    PluginNotUsable,
     WorkerStopped,
+    printable,
 )
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import enforced, wire
+from fxcell.sandbox.plan import Plan
+from fxcell.sandbox.probe import Probe
 from fxcell.sandbox.worker import PROTOCOL
 
 _numbers = itertools.count(1)
@@ -60,6 +62,7 @@ class Session:
         self.started_s = time.monotonic()
         self.commands = 0
         self.layers: tuple[str, ...] = ()
+        self.enforced: dict[str, dict[str, Any]] = {}
         self.ended: str | None = None
         self.busy = False
         self.broker = brokers.Broker(policy, self.process.id)
@@ -82,6 +85,16 @@ class Session:
         except BaseException:
             self._handles.close(self._template)
             raise
+
+    @property
+    def plan(self) -> Plan:
+        """What the worker was locked down by; `enforced` is what it read back afterwards: layer -> values."""
+        return self._template.plan
+
+    @property
+    def probe(self) -> Probe:
+        """What this machine offers, as found before the plan was made."""
+        return self._template.probe
 
     @property
     def pid(self) -> int:
@@ -114,6 +127,7 @@ class Session:
             self._template.plan, self.policy.limits, hello.hello.enforced, outside=self._template.outside,
             in_memory_cgroup=self._handles.group is not None,
         )  # fmt: skip
+        self.enforced = enforced.decoded(hello.hello.enforced)
         self._handles.enter_cgroup()
 
     # --- commands
@@ -140,7 +154,8 @@ class Session:
                 self.busy = False
 
     def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
-        number = self.commands
+        # Not to be guessed: nothing that an earlier command left behind can answer this one before it is sent.
+        number = int.from_bytes(os.urandom(8), "little") >> 1
         self.broker.begin_command()
         self._last_failure = None
         self._command_digest, self._plugin_digest = "", ""
@@ -149,6 +164,7 @@ class Session:
                 self._define(definition, deadline)
             self.channel.send_value("run", number, packed, deadline)
             message = self._serve_until_answer(number, deadline)
+            self.outputs.end_command()
             if message.which() == "result":
                 return self.channel.value_of(message.result, allow_calls=False)
             failure = self._failure(message.failure)
@@ -161,7 +177,8 @@ class Session:
             self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"{error!s:.300}"))
         except wire.DeadlinePassed:
             self._name_command(packed)
-            self._die(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s"))
+            stopped = "; the worker is stopped (SIGSTOP)" if watching.is_stopped(self._handles.pid) else ""
+            self._die(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s{stopped}"))
         except _Verdict as verdict:
             self._name_command(packed)
             self._die(verdict.cause, memory_error=verdict.memory_error)
@@ -203,7 +220,7 @@ class Session:
             kind = message.which()
             if kind in ("result", "failure"):
                 if message.id != number:
-                    raise wire.WireError(f"an answer to command {message.id} came while command {number} was running")
+                    raise wire.WireError(f"an answer came that is not for command {self.commands}, which was running")
                 return message
             if kind == "effect":
                 self._effect(message, deadline)
@@ -227,7 +244,9 @@ class Session:
         if not isinstance(effect, Effect):
             raise wire.WireError(f"an effect message holds a {type(effect).__name__}")
         context = Context(self.process.id, self.policy, deadline, self._handles.gone_within, self.outputs.line)
-        self._open_effect = effect.effect_name  # until its answer is on the way: a worker that dies before may ask again
+        self._open_effect = (
+            effect.effect_name
+        )  # until its answer is on the way: a worker that dies before may ask again
         try:
             packed = values.pack(self.broker.perform(effect, context))
             self.channel.send_value("effectResult", number, packed, deadline)
@@ -257,11 +276,17 @@ class Session:
             return self.broker.last_denial
         if kind == "failed" and self._last_failure is not None:
             return self._last_failure
-        if kind == "setup":
-            return PluginNotUsable(str(failure.message)[:4100])
-        return PluginError(type_name[:200], str(failure.message)[:4100], str(failure.traceback)[:16100])
+        parts = (type_name[:200], str(failure.message)[:4100], str(failure.traceback)[:16100])
+        return PluginError(*map(printable, parts))
 
     # --- end
+
+    def end_idle(self, why: str, commands: int) -> None:
+        """End a worker that works although no command is running, unless one has begun meanwhile."""
+        with self._turn:
+            if not self.ended and self.commands == commands:
+                self.ended = f"it was ended ({Reason.CPU_LIMIT.value}: {why})"
+                self._handles.close(self._template)
 
     def stop(self) -> None:
         """End the worker, whatever it is doing, and wait until nothing of it is left."""

@@ -75,6 +75,7 @@ class Template:
         Raises: IsolationUnavailable; WorkerCrash(start_failed) when it died or hung instead.
         """
         self.policy = policy
+        cgroups.places()  # before the first child: a host can go to a leaf of its group only while it is alone there
         self._turn = threading.Lock()
         self._reaped: dict[int, Reaped] = {}
         ours, theirs = socket.socketpair()
@@ -100,12 +101,13 @@ class Template:
             theirs.close()
         self._control = wire.Channel(ours, max_value_bytes=wire.FRAME_BYTES_MAX)
         try:
-            self.plan, self.outside = self._open()
+            self.probe, self.outside = self._open()
+            self.plan: Plan = plan.make(policy, self.probe)
         except BaseException:
             self.close()
             raise
 
-    def _open(self) -> tuple[Plan, dict[str, int]]:
+    def _open(self) -> tuple[Probe, dict[str, int]]:
         options = {
             "policy": self.policy.worker_part().to_data(),
             "spin": spinning_helps(),
@@ -122,7 +124,7 @@ class Template:
             raise IsolationUnavailable(
                 "namespaces", "the template process did not start where the host is", "report this"
             )
-        return plan.make(self.policy, Probe(**report["probe"])), outside
+        return Probe(**report["probe"]), outside
 
     def spawn(self, deadline: float) -> Spawned:
         """Get a worker that is locked down and waits.

@@ -8,6 +8,7 @@ import time
 import psutil
 
 from fxcell.policies.limits import Limits
+from fxcell.sandbox.kernel import processes
 
 _FIRST_LOOK_S = 0.1
 """Commands shorter than this are never looked at; it is also the precision of the limit."""
@@ -30,7 +31,7 @@ class CpuWatch:
 
     def look(self) -> str | None:
         """What to say when the limit is passed; None before."""
-        now_s = self._cpu_s()
+        now_s = cpu_s_below(self._pid)
         if self._base_s is None:
             # What the first moments used at most is counted in.
             self._base_s = now_s - min(now_s, _FIRST_LOOK_S)
@@ -40,12 +41,32 @@ class CpuWatch:
         self.next_look = time.monotonic() + max(0.05, (self._limit_s - used_s) / self._cpus)
         return None
 
-    def _cpu_s(self) -> float:
-        total = 0.0
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s_below(supervisor_pid: int) -> float:
+    """CPU seconds of everything a supervisor has below it, ended children included; 0 once it is gone.
+
+    Source: proc_pid_stat(5), fields utime, stime, cutime, cstime.
+    """
+    total = 0.0
+    left = processes.children_of(supervisor_pid)
+    while left:
+        pid = left.pop()
         try:
-            for process in psutil.Process(self._pid).children(recursive=True):
-                times = process.cpu_times()
-                total += times.user + times.system + times.children_user + times.children_system
-        except psutil.Error:
-            pass  # it is ending: the channel will tell
-        return total
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it is ending: the channel will tell
+        total += sum(map(int, fields[11:15])) / _TICKS_PER_S
+        left += processes.children_of(pid)
+    return total
+
+
+def is_stopped(supervisor_pid: int) -> bool:
+    """True when the worker has been stopped by a signal (SIGSTOP), so that it cannot answer."""
+    try:
+        return any(child.status() == psutil.STATUS_STOPPED for child in psutil.Process(supervisor_pid).children())
+    except psutil.Error:
+        return False

@@ -120,7 +120,11 @@ class WorkerCrash(OutcomeError):
         From the reason, the signal, the system call's name and the innermost five Python frames (file name, function);
         not from line numbers, addresses or arguments.
         """
-        frames = re.findall(r'File "[^"]*?([^/"]+)", line \d+ in (.+)', self.evidence.python_stack)[:5]
+        # Bounded repeats: the stack is text that the worker could write, and a search must not be slow for any text.
+        found = re.findall(
+            r'File "([^"\n]{1,300})", line \d{1,9} in ([^\n]{1,200})', self.evidence.python_stack[:_STACK_SEARCHED]
+        )
+        frames = [(path.rpartition("/")[2], function) for path, function in found[:5]]
         syscall = self.evidence.syscall.name if self.evidence.syscall else ""
         parts = [
             self.reason.value,
@@ -164,6 +168,10 @@ def _one_line(text: str) -> str:
     """Lines joined, control characters and lone surrogates escaped: safe for a log and a terminal."""
     joined = " | ".join(line.strip() for line in text.splitlines() if line.strip())
     return joined if joined.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in joined)
+
+
+_STACK_SEARCHED = 32 * 1024
+"""Characters of a Python stack that the dedup key looks at."""
 
 
 def signal_name(number: int) -> str:

@@ -52,7 +52,10 @@ def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequen
     buffers:     what `pack` set aside, in order; bytes are copied out of them, arrays are read-only views.
     Raises: DecodeError - malformed data, unknown extension, nesting beyond limits, a value its type refuses.
     """
-    guard = None if allow_calls or len(data) <= hash_flood.SMALL_BYTES else hash_flood.Guard()
+    guard = None
+    if not allow_calls:
+        hash_flood.check_density(data)
+        guard = Guard()
     value = _decode(data, allow_calls, _Buffers(buffers) if buffers else None, guard)
     # A level takes a byte at least. msgspec's own limit is the C stack, far over what Python code can walk.
     if len(data) > MAX_DEPTH and not is_plain(value, PLAIN):
@@ -62,7 +65,7 @@ def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequen
 
 def _decode(data: bytes | memoryview, allow_calls: bool, buffers: _Buffers | None, guard: Guard | None) -> Any:
     try:
-        if buffers is None and guard is None:
+        if buffers is None and (guard is None or not _may_hold_extensions(data)):
             return _DECODERS[allow_calls].decode(data)
         value = _decoder(allow_calls, buffers, guard).decode(data)
         return value if guard is None else guard.release(value)
@@ -74,11 +77,23 @@ def _decode(data: bytes | memoryview, allow_calls: bool, buffers: _Buffers | Non
 
 def _decoder(allow_calls: bool, buffers: _Buffers | None, guard: Guard | None) -> msgspec.msgpack.Decoder[Any]:
     def hook(number: int, data: memoryview) -> Any:
-        value = _decode_extension(number, data, allow_calls, buffers, guard)
-        return value if guard is None else guard.hold(number, value)
+        if guard is None:
+            return _decode_extension(number, data, allow_calls, buffers, None)
+        guard.count(number)
+        return guard.hold(number, _decode_extension(number, data, allow_calls, buffers, guard))
 
     return msgspec.msgpack.Decoder(ext_hook=hook)
 
+
+_EXTENSION_MARKS = bytes([0xC7, 0xC8, 0xC9, 0xD4, 0xD5, 0xD6, 0xD7, 0xD8])
+
+
+def _may_hold_extensions(data: bytes | memoryview) -> bool:
+    """False when none of the bytes that start an extension is there at all."""
+    return len(data) > _SMALL_BYTES or len(bytes(data).translate(None, _EXTENSION_MARKS)) != len(data)
+
+
+_SMALL_BYTES = 4096
 
 _MALFORMED = (
     msgspec.MsgspecError,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from fxcell.policies.errors import EncodeError
+from fxcell.policies import hash_flood
+from fxcell.policies.errors import DecodeError, EncodeError
 from fxcell.policies.value_types import (
     EXACT_DTYPE,
     MAX_DEPTH,
@@ -77,6 +78,7 @@ class _Walker:
         self.aside = aside
         self.definitions = definitions
         self.path: list[tuple[str, object]] = []
+        self.extensions = 0
 
     def walk(self, value: object, depth: int) -> object:
         kind = type(value)
@@ -98,7 +100,12 @@ class _Walker:
         if encoder is None:
             encoder = _encoder_by_base(value)
         if encoder is None:
-            self.fail(value, "is not a type that travels between processes")
+            self.fail(value, "is not a type that travels between processes" + _hint(value))
+        self.extensions += 1
+        if self.extensions > hash_flood.EXTENSIONS_MAX:
+            self.fail(
+                value, f"is one of more than {hash_flood.EXTENSIONS_MAX} such values; send an ndarray, lists or bytes"
+            )
         return encoder(self, value, depth + 1)
 
     def table(self, value: dict[object, object], depth: int) -> object:
@@ -106,9 +113,17 @@ class _Walker:
         items = [self.step("[{!r:.40}]", key, item, depth) for key, item in value.items()]
         if not any(type(key) is msgspec.msgpack.Ext for key in keys):
             return dict(zip(keys, items, strict=True))
+        self.check_keys(list(value))
         # As a list of pairs, whose keys the other side can look at before it builds a table (hash_flood.py).
         pairs = [_encode(part) for pair in zip(keys, items, strict=True) for part in pair]
         return _extension(Ext.TABLE, b"\xdd" + struct.pack(">I", len(pairs)) + b"".join(pairs))
+
+    def check_keys(self, keys: list[Any]) -> None:
+        """Refuse what the other side would refuse, with the place."""
+        try:
+            hash_flood.checked(keys)
+        except DecodeError as error:
+            self.fail(keys, f"cannot be sent: {error}")
 
     def step(self, form: str, key: object, value: object, depth: int) -> object:
         kind = type(value)
@@ -137,6 +152,12 @@ class _Walker:
             "Send None, bool, int, float, str, bytes, list, dict, tuple, set, complex, datetime, Decimal, UUID, "
             "ndarray, FX values and calls of zef_functions."
         )
+
+
+def _hint(value: object) -> str:
+    if type(value).__name__ == "ZefFunction":
+        return "; call it to describe a call: name(arguments)"
+    return "; @zef_function makes its calls values" if callable(value) else ""
 
 
 def _extension(code: Ext, data: bytes) -> msgspec.msgpack.Ext:
@@ -181,6 +202,7 @@ def _encode_numpy_scalar(walker: _Walker, scalar: Any, depth: int) -> object:
 def _encode_set(code: Ext) -> Callable[[_Walker, Any, int], object]:
     def encode(walker: _Walker, value: Any, depth: int) -> object:
         # Sorted by encoded bytes: equal sets give equal bytes, which digests rely on.
+        walker.check_keys(list(value))
         items = sorted(_encode(walker.walk(item, depth)) for item in value)
         header = b"\xdd" + struct.pack(">I", len(items))
         return _extension(code, header + b"".join(items))

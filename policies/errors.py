@@ -123,6 +123,15 @@ class OutcomeError(FxcellError):
         return {"outcome": type(self).__name__, "message": str(self)}
 
 
+def printable(text: str) -> str:
+    """Text from a worker with every control character but line ends and tabs written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 class PluginError(OutcomeError):
     """The plugin's own code raised an exception. All fields are text that the plugin controls.
 

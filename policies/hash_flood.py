@@ -1,15 +1,20 @@
-"""Against tables and sets that are built to be slow.
+"""Against messages that are small to send and slow, or large, to decode.
 
-Keys chosen so that all their hashes are equal make every insertion as slow as the table is long, and the interpreter stands
-still meanwhile: 100,000 tuples of 20 bytes are minutes. The hash of text and bytes has a secret key, and at most about 50
-numbers of 64 bits share one; tuples, large integers and the like can be made to measure.
+Keys chosen so that their hashes are equal make every insertion as slow as the table is long, and keys can be made that are
+slow to compare: a large integer beside a Decimal of the same hash stops the interpreter for minutes. The hash of text and
+bytes has a secret key, and at most about 50 numbers of 64 bits share one; everything else can be made to measure.
 
-So keys that can be made are checked before a table is built. Where msgspec itself builds the table there is no moment to
-check: there a message may hold a few such values as keys, and no more.
+So values that can be made to measure are held back from msgspec, which builds tables without asking (`Guard.hold`): they
+have no hash there, and honest senders put such keys into an extension of their own (Ext.TABLE). Sets and those tables are
+looked at before they are built (`checked`). And a message holds so many extensions at most: each is a call of Python code.
 """
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import sys
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -17,16 +22,27 @@ from typing import Any
 from fxcell.policies.errors import DecodeError
 from fxcell.policies.value_types import Ext
 
-SAME_HASH_MAX = 100
-FREE = 1000
-"""So many values that can be made to measure cost nothing worth counting, wherever they stand in a message."""
+EXTENSIONS_MAX = 250_000
+"""Values in one message that MessagePack does not have itself: about a second's work."""
+OWN_MAX = 1000
+"""Of these, effects, handles and policies."""
+CONTAINERS_MAX = 6_000_000
+"""Bytes that could start a list or table: each can cost 64 bytes of memory."""
 
-SMALL_BYTES = 3 * FREE
-"""No more than FREE extensions fit into so many bytes: each takes three at least."""
+SAME_HASH_MAX = 32
+KEY_PARTS_MAX, KEY_BITS_MAX, KEY_DIGITS_MAX = 1000, 1024, 400
 
-CAN_BE_MADE = frozenset(
-    {Ext.TUPLE, Ext.FROZENSET, Ext.COMPLEX, Ext.TIMEDELTA, Ext.DECIMAL, Ext.UUID, Ext.BIG_INTEGER, Ext.NUMPY_SCALAR, Ext.EFFECT}
+_SAFE_RECURSION = 10_000
+
+_SAFE_RECURSION = 10_000
+
+_OWN = frozenset({Ext.EFFECT, Ext.WORKER_PROCESS, Ext.POLICY})
+_NOT_HELD = frozenset({Ext.BUFFER, Ext.SURROGATE_TEXT, Ext.DATETIME, Ext.DATE, Ext.TIME, Ext.NDARRAY})
+_NOT_CONTAINERS = bytes(
+    set(range(256)) - {*range(0x80, 0xA0), *range(0xDC, 0xE0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9)}
 )
+_QUICK = frozenset({str, bytes, float, bool, type(None), uuid.UUID, complex, datetime.timedelta, datetime.date})
+_QUICK_TO_COMPARE = _QUICK | {datetime.datetime, datetime.time}
 
 
 class Held:
@@ -43,21 +59,32 @@ class Held:
 
 
 class Guard:
-    """Counts, over one message, the values whose hash the sender could choose."""
+    """Goes with the decoding of one message from somebody who may be an enemy."""
 
     def __init__(self) -> None:
-        self.seen = 0
+        self._extensions = self._own = 0
+        self._held = False
+
+    def count(self, number: int) -> None:
+        """One more extension. Raises DecodeError when there have been too many."""
+        self._extensions += 1
+        if self._extensions > EXTENSIONS_MAX:
+            raise DecodeError(f"a message holds more than {EXTENSIONS_MAX} values that are not plain")
+        if number in _OWN:
+            self._own += 1
+            if self._own > OWN_MAX:
+                raise DecodeError(f"a message holds more than {OWN_MAX} effects, handles and policies")
 
     def hold(self, number: int, value: Any) -> Any:
-        """The value itself, or Held once there have been too many."""
-        if number not in CAN_BE_MADE:
+        """The value, or Held when its sender could choose its hash or it is a container done with."""
+        if number in _NOT_HELD:
             return value
-        self.seen += 1
-        return value if self.seen <= FREE else Held(value)
+        self._held = True
+        return Held(value)
 
     def release(self, value: Any) -> Any:
         """The value with everything held in it put back; lists and tables are changed in place."""
-        if self.seen <= FREE:
+        if not self._held:
             return value
         if type(value) is Held:
             return value.value
@@ -78,8 +105,29 @@ class Guard:
         return value
 
 
+def check_density(data: bytes | memoryview) -> None:
+    """Raise DecodeError for a message that could be made of more containers than memory, or the stack, should pay for.
+
+    Bytes that could start a container are counted, wherever they stand: an upper bound, found at the speed of memory.
+    """
+    # Python 3.11 bounds C recursion by a limit that a host may have raised; from 3.12 on it has one of its own.
+    raised = sys.version_info < (3, 12) and sys.getrecursionlimit() > _SAFE_RECURSION
+    most = _SAFE_RECURSION if raised else CONTAINERS_MAX
+    if len(data) > most:
+        count = len(bytes(data).translate(None, _NOT_CONTAINERS))
+        if count > most:
+            why = f" in a host with a recursion limit of {sys.getrecursionlimit()}" if raised else ""
+            raise DecodeError(f"a message of {len(data)} bytes could hold {count} containers; {most} are allowed{why}")
+
+
 def checked(keys: list[Any]) -> list[Any]:
-    """The keys. Raises DecodeError when too many of them have one hash, TypeError for one that has none."""
+    """The keys of a table, or members of a set, if they can be put into one quickly.
+
+    Raises: DecodeError - too many with one hash, or one that is slow to compare; TypeError for one that has no hash.
+    """
+    for key in keys:
+        if type(key) not in _QUICK_TO_COMPARE:
+            _weigh(key, 0)
     if len(keys) > SAME_HASH_MAX:
         _, most = Counter(map(hash, keys)).most_common(1)[0]
         if most > SAME_HASH_MAX:
@@ -87,7 +135,26 @@ def checked(keys: list[Any]) -> list[Any]:
     return keys
 
 
-def table(flat: Iterable[Any]) -> dict[Any, Any]:
+def _weigh(key: Any, parts: int) -> int:
+    """Count the parts of a key; DecodeError for one that is large, or of a type whose comparison runs other code."""
+    parts += 1
+    kind = type(key)
+    if kind is int:
+        if key.bit_length() > KEY_BITS_MAX:
+            raise DecodeError(f"an integer of {key.bit_length()} bits is a key; {KEY_BITS_MAX} bits are allowed")
+    elif kind is decimal.Decimal:
+        if len(key.as_tuple().digits) > KEY_DIGITS_MAX:
+            raise DecodeError(f"a Decimal of more than {KEY_DIGITS_MAX} digits is a key")
+    elif kind is tuple or kind is frozenset:
+        for part in key:
+            parts = _weigh(part, parts)
+    elif kind not in _QUICK_TO_COMPARE and kind.__module__ != "numpy" and kind.__name__ != "WorkerProcess":
+        raise DecodeError(f"a {kind.__name__} is a key of a table or member of a set")
+    if parts > KEY_PARTS_MAX:
+        raise DecodeError(f"a key has more than {KEY_PARTS_MAX} parts")
+    return parts
+
+
+def table(flat: list[Any]) -> dict[Any, Any]:
     """A dict from [key, value, key, value …]. Raises as checked, and ValueError for half a pair."""
-    flat = list(flat)
     return dict(zip(checked(flat[0::2]), flat[1::2], strict=True))

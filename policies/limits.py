@@ -22,7 +22,7 @@ _BYTE_UNITS: Mapping[str, int] = {
     "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 }  # fmt: skip
 _SECOND_UNITS: Mapping[str, float] = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0}
-_QUANTITY = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([A-Za-z]{1,3})", re.ASCII)
+_QUANTITY = re.compile(r"(\d{1,15}(?:\.\d{1,20})?) ?([A-Za-z]{1,3})", re.ASCII)
 
 
 class Range(NamedTuple):

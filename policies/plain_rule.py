@@ -64,7 +64,7 @@ class PlainRule(Rule):
                 return Refusal(key, f"{short(given)} is not a number from 0 to {maximum}", "")
             if given > maximum:
                 return Refusal(
-                    key, f"{short(given)} is over the maximum of {maximum}", f"effects.{name}.max_{key} = {given!r}"
+                    key, f"{short(given)} is over the maximum of {maximum}", f"effects.{name}.max_{key} = {short(given)}"
                 )
         return None
 

@@ -31,6 +31,7 @@ INSIDE_ID = 65534
 """The user and group that workers are inside their namespaces."""
 
 HOST_NAME = "worker"
+_RESERVED_BYTES = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +230,11 @@ def _set_limits(limits: Limits, plan: Plan, *, in_memory_cgroup: bool) -> None:
         ("stack_bytes", limits.stack_bytes),
     ):
         rlimits.set_limit(kind, value, value)
+    if not in_memory_cgroup and plan.filtered:
+        # The only limit that mapped memory files are in. It counts what is reserved, so it must be wide: libraries and
+        # threads reserve about 1 GiB that they never use.
+        space = 2 * limits.memory_bytes + _RESERVED_BYTES
+        rlimits.set_limit("address_bytes", space, space)
     if plan.namespaces:
         # Counted per user namespace since Linux 5.14, so these are the worker's own; one more for its supervisor.
         tasks = limits.processes + limits.threads + 1

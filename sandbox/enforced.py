@@ -134,6 +134,11 @@ def check(
     return plan.layers
 
 
+def decoded(data: bytes) -> dict[str, dict[str, Any]]:
+    """A report that `check` has accepted: layer -> what the worker read back."""
+    return msgspec.msgpack.decode(data, type=dict[str, dict[str, Any]])
+
+
 def _check_namespaces(report: dict[str, dict[str, Any]], outside: dict[str, int]) -> None:
     spaces = report["namespaces"]
     for name, inode in outside.items():

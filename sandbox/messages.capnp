@@ -16,7 +16,7 @@
 
 struct Message {
   id @0 :UInt64;
-  # The command's number; in effect and effectResult the number of the effect. Counts up from 1, never reused.
+  # The command's number; in effect and effectResult the number of the effect. A command's cannot be guessed; effects count up from 1.
 
   union {
     open @1 :Data;            # MessagePack table: policy, spin (template.py)

@@ -89,6 +89,13 @@ def _require_filter(probe: Probe) -> None:
             f"kernel {probe.kernel} has no user notification",
             "use Linux 5.0 or newer with CONFIG_SECCOMP_FILTER",
         )
+    if probe.listener_error:
+        raise IsolationUnavailable(
+            "seccomp",
+            probe.listener_error,
+            "start the host where no seccomp filter with a listener holds yet (EBUSY: LXD and other supervisors install one) "
+            "and where the container's own filter lets seccomp() through",
+        )
 
 
 def _require_unprivileged(policy: Policy, probe: Probe) -> None:
@@ -118,8 +125,9 @@ def _namespace_fix(probe: Probe) -> str:
     return (
         f"user namespaces must be allowed {who}: sysctl kernel.unprivileged_userns_clone=1 (Debian), "
         "sysctl kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile with `userns,` (Ubuntu 23.10 and "
-        "newer), sysctl user.max_user_namespaces above 0, and in a container a seccomp profile that lets unshare and "
-        'mount through; or accept the weaker tier with isolation = "unprivileged" in the policy'
+        "newer), sysctl user.max_user_namespaces above 0, and in a container a seccomp profile that lets unshare, mount "
+        "and pivot_root through (`fxcell doctor` prints the flags); or accept the weaker tier with "
+        'isolation = "unprivileged" in the policy'
     )
 
 
@@ -128,6 +136,7 @@ def _landlock_notes(abi: int) -> tuple[str, ...]:
         2: "files may be linked between granted directories (Linux 5.19 denies it)",
         3: "truncate() is not covered by Landlock (Linux 6.2); seccomp denies it, and the minimal root is read-only",
         4: "TCP is not covered by Landlock (Linux 6.7); sockets are denied by seccomp all the same",
+        5: "ioctl on devices is not covered by Landlock (Linux 6.10); seccomp denies it all the same",
         6: "signals and abstract sockets are not covered by Landlock (Linux 6.12); seccomp denies them all the same",
     }
     return tuple(text for version, text in missing.items() if abi < version)

@@ -27,6 +27,8 @@ STACK_SIGNAL = signal.SIGUSR2
 """On this signal the worker's faulthandler writes all Python stacks, even while C code holds the interpreter."""
 
 _TAIL_BYTES, _STACK_BYTES = 8 * 1024, 32 * 1024
+_STACK_BYTES_MAX = 1024 * 1024
+"""What a worker may write into the pipe for its stacks: faulthandler needs some 100 KiB for the deepest ones."""
 _STACK_PATIENCE_S = 0.2
 _READ_BYTES = 64 * 1024
 _NEVER_LISTENS = -1
@@ -118,6 +120,7 @@ class _Watch:
         self.stdout, self.stderr, self.stack = readers
         self.tails = {self.stdout: _Tail(_TAIL_BYTES), self.stderr: _Tail(_TAIL_BYTES), self.stack: _Tail(_STACK_BYTES)}
         self.cause = ""
+        self.ended = False
         self.denied: seccomp.Notification | None = None
         self.poller = select.poll()
         for descriptor in (line.fileno(), self.pidfd, *readers):
@@ -149,7 +152,8 @@ class _Watch:
                 self.poller.unregister(descriptor)
             return False
         self.tails[descriptor].add(data)
-        if self.tails[self.stdout].total_bytes + self.tails[self.stderr].total_bytes > self.output_bytes:
+        written = self.tails[self.stdout].total_bytes + self.tails[self.stderr].total_bytes
+        if written > self.output_bytes or self.tails[self.stack].total_bytes > _STACK_BYTES_MAX:
             self.kill("output_limit")
         return True
 
@@ -193,17 +197,20 @@ class _Watch:
             patience_ms = min(10.0, (end - time.monotonic()) * 1000)
 
     def kill(self, cause: str) -> None:
+        if self.ended:
+            return  # what is found in the pipes of a dead worker did not kill it
         self.cause = self.cause or cause
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def finish(self) -> NoReturn:
-        """The worker has ended: take the rest from the pipes, end its descendants, tell the host."""
+        """The worker has ended: end its descendants, take the rest from the pipes, tell the host."""
+        self.ended = True
+        _, status, use = os.wait4(self.worker_pid, 0)
+        self.end_descendants()  # first: one that lives could keep a pipe full
         for descriptor in self.tails:
             while self.read_pipe(descriptor):
                 pass
-        _, status, use = os.wait4(self.worker_pid, 0)
-        self.end_descendants()
         message = wire.Message.new_message()
         ended = message.init("ended")
         ended.status = status

@@ -12,6 +12,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import mmap
+import os
+import platform
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ STACK_FD = 5
 
 _LOW_32 = 0xFFFFFFFF
 _FIONBIO = 0x5421  # asm-generic/ioctls.h
-_CLONE_VM, _CLONE_THREAD = 0x00000100, 0x00010000
+_CLONE_PTHREAD = 0x00000100 | 0x00000200 | 0x00000400 | 0x00000800 | 0x00010000
+"""CLONE_VM, FS, FILES, SIGHAND, THREAD: all that a thread shares. One with its own descriptors would double their limit."""
 _CLONE_NEVER = (
     0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080 | 0x00802000
 )
@@ -46,15 +49,19 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """One call that reaches the kernel. Several rows for one name are alternatives; comparisons of a row must all hold."""
+    """One call that reaches the kernel. Several rows for one name are alternatives; comparisons of a row must all hold.
+
+    machine: the only architecture whose libc makes this call; "" for all.
+    """
 
     name: str
     reason: str
     when: tuple[Compare, ...] = ()
+    machine: str = ""
 
 
-def _rows(reason: str, names: str) -> tuple[Allow, ...]:
-    return tuple(Allow(name, reason) for name in names.split())
+def _rows(reason: str, names: str, machine: str = "") -> tuple[Allow, ...]:
+    return tuple(Allow(name, reason, machine=machine) for name in names.split())
 
 
 def _argument(name: str, reason: str, argument: int, allowed: Iterable[int], mask: int = _LOW_32) -> tuple[Allow, ...]:
@@ -66,27 +73,29 @@ _NO_EXEC = (Compare(2, 0, mmap.PROT_EXEC),)
 _NOT_SHARED, _NOT_ANONYMOUS = Compare(3, 0, mmap.MAP_SHARED), Compare(3, 0, mmap.MAP_ANONYMOUS)
 
 BASE: tuple[Allow, ...] = (
-    *_rows("the channel and opened files", "read readv write writev close lseek pread64 recvmsg"),
+    *_rows("the channel and opened files", "read write close lseek pread64 recvmsg"),
+    *_rows("the C library's last words, such as free(): invalid pointer", "writev"),
     Allow("sendmsg", "frames and sealed memory to the host", (Compare(0, CHANNEL_FD, _LOW_32),)),
     Allow("sendmsg", "the seccomp listener to the supervisor", (Compare(0, REPORT_FD, _LOW_32),)),
-    *_rows("waiting for the channel; select and time.sleep", "poll ppoll select pselect6 nanosleep clock_nanosleep restart_syscall"),
-    *_rows("imports of pure Python modules; Landlock decides which", "openat open stat fstat lstat newfstatat getdents64 readlink getcwd access faccessat faccessat2"),
+    *_rows("waiting for the channel; time.sleep", "poll clock_nanosleep"),
+    *_rows("poll() where there is no call of that name", "ppoll", "aarch64"),
+    *_rows("the kernel makes it after a stopped process was continued", "restart_syscall"),
+    *_rows("imports of pure Python modules; Landlock decides which", "openat fstat newfstatat getdents64 readlink getcwd access faccessat2"),
+    *_rows("access() and readlink() where there is no call of that name", "faccessat readlinkat", "aarch64"),
     *_rows("memory of the interpreter", "munmap brk mremap madvise"),
     Allow("mmap", "private memory that is not executable", (*_NO_EXEC, _NOT_SHARED)),
     Allow("mmap", "files and sealed memory, not executable", (*_NO_EXEC, _NOT_ANONYMOUS)),
     Allow("mprotect", "memory that is not executable", _NO_EXEC),
-    # No MFD_HUGETLB: a reader of huge pages that are not there dies of SIGBUS. 1 = close on exec, 2 = sealable, 8 = not executable.
-    *_argument("memfd_create", "large values to the host", 1, (1, 2, 3, 9, 10, 11)),
+    # No MFD_HUGETLB: a reader of huge pages that are not there dies of SIGBUS. 1 = close on exec, 2 = sealable.
+    *_argument("memfd_create", "large values to the host", 1, (1, 2, 3)),
     *_argument("fcntl", "descriptor flags, duplicates, seals", 1, (
-        fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL, fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS)),
-    *_rows("duplicates of standard streams", "dup"),
+        fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_DUPFD_CLOEXEC, fcntl.F_ADD_SEALS, fcntl.F_GET_SEALS)),
     *_rows("signal handlers, faulthandler's stack", "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack"),
     *(Allow(name, "abort() and raise() of the worker itself", (Compare(0, WORKER_PID, _LOW_32),)) for name in ("tgkill", "kill")),
-    *_rows("locks of the interpreter", "futex set_robust_list rseq sched_yield"),
-    *_rows("what time it is", "clock_gettime clock_getres gettimeofday time times"),
-    *_rows("who and where am I; harmless to know", "getpid gettid getuid geteuid getgid getegid getrusage sched_getaffinity uname sysinfo getcpu"),
+    *_rows("locks of the interpreter", "futex set_robust_list rseq"),
+    *_rows("what time it is, where the vDSO does not know; time that was used", "clock_gettime clock_getres times getrusage"),
+    *_rows("who and where am I; harmless to know", "getpid gettid getuid geteuid getgid getegid sched_getaffinity uname"),
     Allow("prlimit64", "reading limits", (Compare(2, 0),)),
-    *_rows("reading limits", "getrlimit"),
     *_argument("prctl", "names of threads", 0, (15, 16)),
     *_rows("hash seeds, random", "getrandom"),
     *_rows("the end", "exit exit_group"),
@@ -94,24 +103,28 @@ BASE: tuple[Allow, ...] = (
 
 BY_WORD: Mapping[str, tuple[Allow, ...]] = {
     "threads": (
-        Allow("clone", "pthread_create", (Compare(0, _CLONE_VM | _CLONE_THREAD, _CLONE_VM | _CLONE_THREAD | _CLONE_NEVER),)),
-        *_rows("event loops of the standard library", "epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2 pipe2"),
+        Allow("clone", "pthread_create", (Compare(0, _CLONE_PTHREAD, _CLONE_PTHREAD | _CLONE_NEVER),)),
+        *_rows("event loops of the standard library", "epoll_create1 epoll_ctl epoll_wait select pselect6 pipe2"),
+        *_rows("epoll_wait() where there is no call of that name", "epoll_pwait", "aarch64"),
+        *_rows("locks that spin a little, as OpenMP's", "sched_yield"),
         # Streams only: sendmsg on a datagram socket takes an address, and reaches any named socket the worker can see.
         Allow("socketpair", "the wake-up pair of an asyncio loop", (
             Compare(0, socket.AF_UNIX, _LOW_32), Compare(1, socket.SOCK_STREAM, _LOW_32 & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)))),
         Allow("sendto", "the wake-up pair of an asyncio loop; no address", (Compare(4, 0),)),
-        *_rows("the wake-up pair of an asyncio loop", "recvfrom shutdown"),
+        *_rows("the wake-up pair of an asyncio loop", "recvfrom"),
         *_argument("ioctl", "setblocking() of that pair; no other command", 1, (_FIONBIO,)),
     ),
     "load_libraries": (
         Allow("mmap", "mapping a shared library", (Compare(2, mmap.PROT_EXEC, mmap.PROT_EXEC | mmap.PROT_WRITE),)),
+        *_rows("C code that asks for the time, where the vDSO does not know it", "gettimeofday"),
+        *_rows("how much memory the machine has: sysconf(), which qsort() calls", "sysinfo"),
     ),
-    "writable_code": _rows("code written at run time (JIT, ctypes callbacks)", "mmap mprotect pkey_mprotect"),
+    "writable_code": _rows("code written at run time (JIT, ctypes callbacks)", "mmap mprotect"),
     "scratch": (
         *_rows("files in the private /tmp", "mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 ftruncate truncate"),
         *_rows("files in the private /tmp", "pwrite64 fsync fdatasync fallocate fchmod chmod fchmodat utimensat umask statfs fstatfs chdir fchdir symlink symlinkat"),
         *_argument("fcntl", "locks of SQLite files", 1, (fcntl.F_GETLK, fcntl.F_SETLK, fcntl.F_SETLKW)),
-        *_rows("locks of files", "flock"),
+        *_rows("mapped files", "msync"),
     ),
     "processes": (
         Allow("clone", "fork; the pid namespace and the task limit hold them", (Compare(0, 0, _CLONE_NEVER),)),
@@ -125,9 +138,15 @@ BY_MACHINE: Mapping[str, tuple[Allow, ...]] = {
 }
 """Words that no policy can name: they follow from what this machine has."""
 
+OLDER_LIBC = _rows("a C library other than glibc 2.33 or newer, which makes openat and newfstatat of them", "open stat lstat faccessat nanosleep readv")
+"""Allowed in addition where the C library needs them."""
+
 _SAFE_ERRNOS: tuple[tuple[int, str, str], ...] = (
     (errno.ENOSYS, "libc falls back to clone, whose flags can be checked", "clone3"),
     (errno.ENOSYS, "newer call; libc falls back to an older one", "statx openat2 close_range membarrier io_uring_setup io_uring_enter io_uring_register"),
+    (errno.ENOSYS, "older forms, which libc no longer makes", "open stat lstat faccessat nanosleep getrlimit time getcpu ppoll epoll_pwait"),
+    (errno.ENOSYS, "for threads and C libraries", "select pselect6 sched_yield gettimeofday sysinfo"),
+    (errno.EPERM, "the clock is the host's to set", "clock_settime"),
     (errno.ENOSYS, "NUMA and System V probes of numeric libraries", "get_mempolicy set_mempolicy mbind shmget shmat shmctl shmdt mq_open inotify_init1"),
     (errno.EPERM, "no network: sockets are the host's business", "socket connect bind listen accept accept4 setsockopt getsockopt getsockname getpeername sendmmsg recvmmsg"),
     (errno.EPERM, "sockets with an address, or other descriptors", "sendmsg sendto socketpair recvfrom shutdown"),
@@ -140,9 +159,9 @@ _SAFE_ERRNOS: tuple[tuple[int, str, str], ...] = (
     (errno.EINVAL, "other descriptor commands, other kinds of memory", "fcntl memfd_create"),
     (errno.EACCES, "memory cannot become code", "mmap mprotect pkey_mprotect"),
     (errno.EROFS, "nothing to write to", ("creat mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink symlinkat ftruncate truncate fallocate "
-     "chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat pwrite64 pwritev pwritev2 fsync fdatasync sync_file_range flock")),
+     "chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat pwrite64 pwritev pwritev2 fsync fdatasync msync sync_file_range flock")),
     (errno.EOPNOTSUPP, "extended attributes", "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr"),
-    (errno.EPERM, "other ways to move or wait for bytes; libraries fall back to read and write", "sendfile copy_file_range splice tee vmsplice epoll_create epoll_create1 eventfd2 pipe pipe2 dup2 dup3 umask chdir fchdir statfs fstatfs preadv preadv2 fadvise64 mlock mlock2 munlock readlinkat timerfd_create signalfd4"),
+    (errno.EPERM, "other ways to move or wait for bytes; libraries fall back to read and write", "readv dup sendfile copy_file_range splice tee vmsplice epoll_create epoll_create1 eventfd2 pipe pipe2 dup2 dup3 umask chdir fchdir statfs fstatfs preadv preadv2 fadvise64 mlock mlock2 munlock readlinkat timerfd_create signalfd4"),
 )  # fmt: skip
 
 NEW_CALLS = range(449, 512)
@@ -154,7 +173,17 @@ def allowed(words: Iterable[str]) -> tuple[Allow, ...]:
     rows = list(BASE)
     for word in sorted(words):
         rows.extend(BY_WORD.get(word) or BY_MACHINE[word])
-    return tuple(rows)
+    if _libc_is_older():
+        rows.extend(OLDER_LIBC)
+    return tuple(row for row in rows if row.machine in ("", platform.machine()))
+
+
+def _libc_is_older() -> bool:
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        return name != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < (2, 33)
+    except (ValueError, OSError):  # musl has no such name
+        return True
 
 
 def refused(rows: Iterable[Allow]) -> Iterator[tuple[str, int, str]]:

@@ -21,7 +21,6 @@ from fxcell.policies.errors import (
     EncodeError,
     InternalError,
     MessageTooLarge,
-    PluginNotUsable,
 )  # fmt: skip
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import output, runtime, wire
@@ -110,8 +109,6 @@ def _kind(error: BaseException) -> str:
         return "memory"
     if isinstance(error, EffectDenied):
         return "denied"
-    if isinstance(error, PluginNotUsable):
-        return "setup"
     return "failed" if isinstance(error, EffectFailed) else "plugin"
 
 

@@ -45,7 +45,7 @@ VENV = "opt/venv"
 
 
 class CannotBuild(Exception):
-    """This machine cannot make the image; the text says why, in one line."""
+    """The image cannot be made on this machine; the text says why, in one line."""
 
 
 def install_tools() -> None:
@@ -171,8 +171,9 @@ def _make_venv(tree: Path) -> None:
     _inside(tree, "/usr/bin/python3", "-m", "venv", "--without-pip", f"/{VENV}")
     helpers = tree / "tmp" / "kernel-lab"
     shutil.rmtree(helpers, ignore_errors=True)
-    pip = subprocess.run([set_up.VENV_PYTHON, "-c", "import pip; print(pip.__path__[0])"], capture_output=True, text=True, check=True)
-    shutil.copytree(pip.stdout.strip(), helpers / "site" / "pip")  # pure Python, and works from anywhere
+    where = [set_up.VENV_PYTHON, "-c", "import pip; print(pip.__path__[0])"]
+    pip = subprocess.run(where, capture_output=True, text=True, check=True).stdout.strip()
+    shutil.copytree(pip, helpers / "site" / "pip")  # pure Python, and works from anywhere
     shutil.copytree(WHEELS, helpers / "wheels")
     wanted = set_up.requirements([*EXTRAS, "test"])
     own = set_up.requirements(list(EXTRAS))

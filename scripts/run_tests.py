@@ -1,21 +1,25 @@
 """`make test`: lint, types, contracts, wheel, the tests as the caller and, for root, as an ordinary user; then totals.
 
-Run by:   .venv/bin/python scripts/run_tests.py [pytest arguments]
-Prints:   each part's own output; last line `N passed, N failed, N skipped`, both pytest runs added up.
+Run by:   .venv/bin/python scripts/run_tests.py [--kernel-lab] [pytest arguments]
+          --kernel-lab  also the core of the tests on Debian's kernel in a virtual machine (scripts/kernel_lab.py)
+Prints:   each part's own output; last line `N passed, N failed, N skipped`, all pytest runs added up.
 Exit:     0 only when every part passed. A part that fails does not stop the later ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
+KERNEL_LAB = "--kernel-lab"
 CHECKS = {
     "lint": [BIN / "ruff", "check", "--quiet", "."],
     "types": [BIN / "mypy"],
@@ -26,27 +30,52 @@ CHECKS = {
 
 def main() -> int:
     """Run every part; exit code for the shell."""
-    arguments = sys.argv[1:]
+    arguments = [argument for argument in sys.argv[1:] if argument != KERNEL_LAB]
     failed = [name for name, command in CHECKS.items() if not passes(name, command)]
     totals = {"passed": 0, "failed": 0, "skipped": 0}
     with tempfile.TemporaryDirectory(prefix="test-results-") as folder:
         # Not `python -m pytest`, which puts the current folder first on the path: .venv itself must find fxcell.
-        report = Path(folder, "caller.xml")
+        report, user_report = Path(folder, "caller.xml"), Path(folder, "user.xml")
         who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
-        if not passes(f"tests as {who}", [BIN / "pytest", "-rs", f"--junitxml={report}", *arguments]):
-            failed.append(f"tests as {who}")
-        add_counts(totals, report)
-        if os.geteuid() == 0:
-            report = Path(folder, "user.xml")
-            command = [BIN / "python", ROOT / "scripts" / "test_as_user.py", f"--report={report}", *arguments]
-            if not passes("tests as an ordinary user", command):
-                failed.append("tests as an ordinary user")
+        with start_as_user(user_report, arguments, Path(folder, "user.txt")) as user:
+            if not passes(f"tests as {who}", [BIN / "pytest", "-rs", f"--junitxml={report}", *arguments]):
+                failed.append(f"tests as {who}")
+            add_counts(totals, report)
+            if user is not None:
+                code = user.wait()
+                print("\n== tests as an ordinary user, which ran at the same time", flush=True)
+                print(Path(folder, "user.txt").read_text(errors="replace"), flush=True)
+                if code:
+                    failed.append("tests as an ordinary user")
+                add_counts(totals, user_report)
+        if KERNEL_LAB in sys.argv:
+            report = Path(folder, "kernel.xml")
+            command = [BIN / "python", ROOT / "scripts" / "kernel_lab.py", f"--report={report}"]
+            if not passes("core of the tests on another kernel", command):
+                failed.append("core of the tests on another kernel")
             add_counts(totals, report)
     print()
     if failed:
         print(f"NOT PASSED: {', '.join(failed)}")
     print(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped", flush=True)
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def start_as_user(report: Path, arguments: list[str], output: Path) -> Iterator[subprocess.Popen[bytes] | None]:
+    """Run the same tests as an ordinary user beside the caller's, output to a file; None unless the caller is root."""
+    if os.geteuid() != 0:
+        yield None
+        return
+    command = [BIN / "python", ROOT / "scripts" / "test_as_user.py", f"--report={report}", *arguments]
+    with output.open("wb") as file:
+        user = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        yield user
+    finally:
+        if user.poll() is None:
+            user.terminate()
+        user.wait()
 
 
 def passes(title: str, command: list[str | Path]) -> bool:

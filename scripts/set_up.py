@@ -187,13 +187,14 @@ def build_venv() -> None:
     print("set-up: done", flush=True)
 
 
-def install_libraries(wanted: list[str]) -> None:
-    """Fill build/wheels, then .venv from it alone."""
+def install_libraries(wanted: list[str], python: Path = VENV_PYTHON) -> None:
+    """Fill build/wheels, then the venv of this Python from it alone."""
     WHEELS.mkdir(parents=True, exist_ok=True)
+    pip = [python, *PIP[1:]]
     # PEP 517: Debian's pip would otherwise call setup.py with a setuptools that has no `wheel` beside it.
-    building = [*PIP, "wheel", "--use-pep517", "--find-links", WHEELS, "--wheel-dir", WHEELS]
+    building = [*pip, "wheel", "--use-pep517", "--find-links", WHEELS, "--wheel-dir", WHEELS]
     subprocess.run([*building, *wanted], check=True)
-    subprocess.run([*OFFLINE_INSTALL, *wanted], check=True)
+    subprocess.run([*pip, "install", "--no-index", "--find-links", WHEELS, *wanted], check=True)
 
 
 if __name__ == "__main__":

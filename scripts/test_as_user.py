@@ -133,7 +133,7 @@ def clean_environment(home: Path, venv: Path) -> dict[str, str]:
         "TMPDIR": str(home / "tmp"),
         "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "LANG": "C.UTF-8",
-        **({"CI": os.environ["CI"]} if "CI" in os.environ else {}),
+        **{name: os.environ[name] for name in ("CI", "FXCELL_REQUIRE") if name in os.environ},
     }
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests import leaks
+from tests import leaks, required
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,3 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("needs_root"):
                 item.add_marker(pytest.mark.skip(reason=f"needs root; this is uid {os.geteuid()}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything is required, turn a skip for want of a layer into a failure; see tests/required.py."""
+    report = yield
+    if required.everything() and report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if required.is_failure(reason, os.geteuid()):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, and {required.VARIABLE}=full requires what it lacks: {reason}"
+    return report

@@ -26,7 +26,9 @@ from pathlib import Path
 import psutil
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_OWNER = re.compile(r"fxcell-(\d+)(?![0-9A-Za-z])")
+_OWNER = re.compile(r"fxcell-(?:host-)?(\d+)(?![0-9A-Za-z])")
+_OWN_LEAF = f"fxcell-host-{os.getpid()}"
+"""Under cgroup v2 this process may sit in a group of its own, which lives as long as it does (host/cgroups.py)."""
 # Descriptors that libraries open once and keep: not a leak, whenever they come.
 KEPT_BY_LIBRARIES = {
     "/dev/urandom": "hashlib and OpenSSL seed from it",
@@ -128,16 +130,28 @@ def _mounts() -> dict[str, str]:
     return found
 
 
+def _own_groups() -> dict[str, str]:
+    """Controller -> the group of this process; "" is version 2."""
+    lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    return {controller: path for _, controllers, path in lines for controller in controllers.split(",")}
+
+
+_OWN_GROUPS = _own_groups()
+"""As they were before a host in this process could move: only below them can it make groups."""
+
+
 def _cgroups() -> dict[str, str]:
-    """Every directory named fxcell* in a hierarchy that limits memory or tasks: v1 memory, v1 pids, v2."""
+    """Every directory named fxcell* below the groups this process started in, for memory and tasks: v1, v2."""
     found = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         words = line.split()
         kind, _, options = words[words.index("-") + 1 :][:3]
-        if kind == "cgroup2" or (kind == "cgroup" and {"memory", "pids"} & set(options.split(","))):
-            for parent, folders, _ in os.walk(words[4]):
+        controllers = {""} if kind == "cgroup2" else {"memory", "pids"} & set(options.split(","))
+        if kind in ("cgroup", "cgroup2") and controllers:
+            own = _OWN_GROUPS.get(controllers.pop(), "/").removeprefix("" if words[3] == "/" else words[3])
+            for parent, folders, _ in os.walk(words[4] + own):
                 for name in folders:
-                    if name.startswith("fxcell") and not _belongs_to_another(name):
+                    if name.startswith("fxcell") and not _belongs_to_another(name) and name != _OWN_LEAF:
                         found[os.path.join(parent, name)] = os.path.join(parent, name)
     return found
 

@@ -1,4 +1,4 @@
-"""The command line: `fxcell run`, `fxcell demo`.
+"""The command line: `fxcell run`, `fxcell demo`, `fxcell doctor`, `fxcell policy`.
 
 Only this folder imports typer and rich, and only this file at import: `import fxcell` stays cheap.
 """
@@ -16,6 +16,13 @@ import typer
 from fxcell.host.commands import exits, shown
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+_DOCTOR_EXITS = """\b
+Exit codes:
+    0  a worker starts under the policy here
+    1  it does not; the table says which layer is missing, and what to change
+    2  the policy cannot be used
+"""
 
 app = typer.Typer(
     name="fxcell",
@@ -99,3 +106,60 @@ def _demo(
     from fxcell.host.commands.demo import run_demo
 
     raise typer.Exit(run_demo(images))
+
+
+@app.command("doctor", epilog=_DOCTOR_EXITS, context_settings=_SETTINGS)
+def _doctor(
+    *,
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", metavar="P", help="A shipped profile, or the path of a TOML file.")
+    ] = "compute",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say which layers hold on this machine, proved by a real worker, why others do not, and what to change."""
+    from fxcell.host.commands.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(policy, as_json=as_json))
+
+
+_policy = typer.Typer(
+    help="Explain a policy, or print it as one file.", no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS
+)
+app.add_typer(_policy, name="policy")
+
+
+@_policy.command("explain", context_settings=_SETTINGS)
+def _explain(
+    policy: Annotated[str, typer.Argument(metavar="P", help="A shipped profile, or the path of a TOML file.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    show_filter: Annotated[bool, typer.Option("--filter", help="Also print the compiled filter, disassembled.")] = False,
+) -> None:
+    """Say all that a worker under this policy can do, and why. Nothing is started."""
+    from fxcell.host.commands.policy import explain_policy
+
+    raise typer.Exit(explain_policy(policy, as_json=as_json, show_filter=show_filter))
+
+
+@_policy.command("show", context_settings=_SETTINGS)
+def _show(
+    policy: Annotated[str, typer.Argument(metavar="P", help="A shipped profile, or the path of a TOML file.")],
+) -> None:
+    """Print the policy with everything that it inherits, as TOML that means the same."""
+    from fxcell.host.commands.policy import show_policy
+
+    raise typer.Exit(show_policy(policy))
+
+
+@app.command("selftest", epilog=exits.SELFTEST_HELP, context_settings=_SETTINGS)
+def _selftest(
+    *,
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", metavar="P", help="A shipped profile, or the path of a TOML file.")
+    ] = "compute",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Attack this machine's sandbox under a policy, for real and harmlessly, and show what stopped each attack."""
+    from fxcell.host.commands.selftest import run_selftest
+
+    raise typer.Exit(run_selftest(policy, as_json=as_json))

@@ -29,6 +29,17 @@ Exit codes:
   130  interrupted by Ctrl-C
 """
 
+SELFTEST_HELP = """\b
+Exit codes:
+    0  every attack was contained
+    1  at least one was not: see the rows marked NOT CONTAINED
+    2  usage: the policy cannot be read, or shows all there is
+  125  the sandbox could not be built, or fxcell itself failed
+  130  interrupted by Ctrl-C
+Verdicts: ok; granted (it worked, and the policy's `allow` says that it may);
+NOT CONTAINED; skipped (with the reason).
+"""
+
 
 def code_of(error: FxcellError) -> int:
     """The exit code for an outcome or a refusal."""

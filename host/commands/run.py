@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fxcell.host.commands import exits
-from fxcell.policies.errors import EffectDenied, FxcellError, PluginError, UserError
+from fxcell.policies.errors import EffectDenied, FxcellError, PluginError, PluginNotUsable, UserError
 
 
 def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool, deadline_s: float | None) -> int:
@@ -77,6 +77,10 @@ def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: flo
             process=worker, command=plugin.call(**arguments), deadline_s=deadline_s
         )
         return command | run
+    except PluginError as error:
+        if error.type_name == "PluginNotUsable":  # so said sandbox/code.py of the entry; a plugin could say it too
+            raise PluginNotUsable(f"the plugin cannot be used: {error.message}") from error
+        raise
     except EffectDenied as denied:
         requested = plugin.requested_effects
         if requested is not None and denied.effect not in requested and denied.effect in policy.effects:
@@ -127,7 +131,7 @@ def _line_of(error: FxcellError) -> str:
     from fxcell.policies.crash import WorkerCrash
 
     if isinstance(error, PluginError):
-        frames = re.findall(r'File "([^"]*)", line (\d+), in (\S+)', error.traceback)
+        frames = re.findall(r'File "([^"\n]{1,300})", line (\d{1,9}), in (\S{1,200})', error.traceback)
         where = f" ({frames[-1][0]}, line {frames[-1][1]}, in {frames[-1][2]})" if frames else ""
         return f"the plugin raised {error}{where}"
     return f"the worker crashed: {error}" if isinstance(error, WorkerCrash) else str(error)

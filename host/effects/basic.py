@@ -6,6 +6,7 @@ sees one line of harmless text, never a control sequence.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -89,9 +90,22 @@ def _cut(line: str) -> str:
     return encoded[: MAX_LINE_BYTES - len(_CUT)].decode(errors="ignore") + _CUT
 
 
+def _shortened(value: Any, levels: int) -> Any:
+    """The value with what no line could show cut off first: the text of 100 MB of bytes takes seconds and 600 MB."""
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        return value if len(value) <= MAX_LINE_BYTES else value[: MAX_LINE_BYTES + 1]
+    if type(value) is list and levels:
+        return [_shortened(item, levels - 1) for item in value[:MAX_LINE_BYTES]]
+    if type(value) is dict and levels:
+        items = itertools.islice(value.items(), MAX_LINE_BYTES)
+        return {_shortened(key, 0): _shortened(item, levels - 1) for key, item in items}
+    return value
+
+
 def _text(effect: str, value: Any, *, quoted: bool = False) -> str:
     """The str or repr of a value that a worker sent. An int of many digits has neither (sys.set_int_max_str_digits)."""
     try:
+        value = _shortened(value, 8)
         return repr(value) if quoted else str(value)
     except (ValueError, RecursionError) as error:
         what = f"a {type(value).__name__} cannot be written as text ({type(error).__name__})"

@@ -149,7 +149,7 @@ class Group:
         return sorted({int(line) for path in self._paths.values() for line in lines(f"{path}/cgroup.procs")})
 
     def remove(self) -> bool:
-        """Remove the group once its processes have ended; under v2 the kernel ends them. False: some are there after two seconds."""
+        """Remove the group once its processes have ended, which v2 sees to; False when some are there after two seconds."""
         end = time.monotonic() + _REMOVE_PATIENCE_S
         for path in set(self._paths.values()):
             while True:

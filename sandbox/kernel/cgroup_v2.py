@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fxcell.sandbox.kernel.cgroup_files import counter, lines, words, write, write_if_there
 
@@ -30,7 +30,7 @@ def divisible(own: str) -> str:
 def hand_down(folder: str, controllers: Iterable[str]) -> dict[str, str]:
     """Let children of the group have these controllers; answer those that they cannot have, with why not.
 
-    After:   the calling process may sit in a leaf below `folder` (see take_leaf).
+    After:   where this process was alone in `folder` and may divide it, it sits in a leaf below (take_leaf).
     """
     refused: dict[str, str] = {}
     for controller in controllers:
@@ -44,7 +44,8 @@ def hand_down(folder: str, controllers: Iterable[str]) -> dict[str, str]:
         except OSError as error:
             refused[controller] = f"{folder}/cgroup.subtree_control does not take +{controller}: {error.strerror}"
             if error.errno == errno.EBUSY:
-                refused[controller] = f"{folder} holds other processes, so it cannot be divided"
+                whose = "other processes too" if delegated(folder) else "this process, and is not delegated to it"
+                refused[controller] = f"{folder} cannot be divided: it holds {whose}"
     return refused
 
 
@@ -53,10 +54,25 @@ def _enable(folder: str, controller: str) -> None:
     try:
         write(setting, f"+{controller}")
     except OSError as error:
-        if error.errno != errno.EBUSY or not alone(folder):
+        if error.errno != errno.EBUSY or not delegated(folder) or not alone(folder):
             raise
         with take_leaf(folder):
             write(setting, f"+{controller}")
+
+
+def delegated(folder: str) -> bool:
+    """True when it is this process's business to divide the group.
+
+    For an ordinary user: it owns the group, as cgroups(7), Delegation, has it. Root may write everywhere, so for root it
+    takes systemd's mark on the group, the root of a container's own cgroup namespace, or a machine without systemd.
+    """
+    if os.geteuid() != 0:
+        return os.stat(folder).st_uid == os.geteuid()
+    for name in ("trusted.delegate", "user.delegate"):
+        with contextlib.suppress(OSError):
+            if os.getxattr(folder, name) == b"1":
+                return True
+    return "0::/" in lines("/proc/self/cgroup") or not os.path.exists("/run/systemd/system")
 
 
 def alone(folder: str) -> bool:
@@ -68,7 +84,7 @@ def alone(folder: str) -> bool:
 
 
 @contextlib.contextmanager
-def take_leaf(folder: str) -> Iterable[str]:  # type: ignore[misc]
+def take_leaf(folder: str) -> Iterator[None]:
     """Move this process, alone in `folder`, into a new group below it; back when the block raises.
 
     Raises:  OSError - EACCES, EPERM: the group is not delegated to this user. This process is where it was, then.
@@ -79,7 +95,7 @@ def take_leaf(folder: str) -> Iterable[str]:  # type: ignore[misc]
     os.mkdir(leaf, 0o755)
     try:
         write(f"{leaf}/cgroup.procs", "0")
-        yield leaf
+        yield
     except BaseException:
         with contextlib.suppress(OSError):
             write(f"{folder}/cgroup.procs", "0")

@@ -9,6 +9,7 @@ from fxcell.policies.errors import KernelRefused
 KINDS = {
     "cpu_s": resource.RLIMIT_CPU,
     "data_bytes": resource.RLIMIT_DATA,
+    "address_bytes": resource.RLIMIT_AS,
     "file_bytes": resource.RLIMIT_FSIZE,
     "open_files": resource.RLIMIT_NOFILE,
     "processes": resource.RLIMIT_NPROC,

@@ -271,7 +271,7 @@ def test_entry_that_the_plugin_lacks_is_told_with_those_it_has_and_the_worker_st
     file = tmp_path / "mine.py"
     file.write_text("def main():\n    return 1\n")
     process = FX.StartWorkerProcess() | run
-    complaint(PluginNotUsable, lambda: send(process, load_plugin(file, "mian").call()), "mine:mian", "Functions it has: main")
+    complaint(PluginError, lambda: send(process, load_plugin(file, "mian").call()), "mine:mian", "Functions it has: main")
     assert send(process, load_plugin(file).call()) == 1
     stop(process)
 

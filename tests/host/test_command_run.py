@@ -94,7 +94,7 @@ def test_a_plugin_that_raises_exits_1_with_one_harmless_line(plugin):
     assert done.returncode == exits.PLUGIN_ERROR
     assert only_line(done) == r"fxcell: the plugin raised ValueError: bad \x1b[31m value (plug.py, line 14, in fail)"
     told = json.loads(fxcell("run", f"{plugin}:fail", "--json").stdout)
-    assert (told["outcome"], told["type"], told["message"]) == ("PluginError", "ValueError", "bad \x1b[31m value")
+    assert (told["outcome"], told["type"], told["message"]) == ("PluginError", "ValueError", r"bad \x1b[31m value")
 
 
 @pytest.mark.parametrize(

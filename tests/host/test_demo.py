@@ -30,7 +30,7 @@ ENDS = [
     ("start_shell", "denied_syscall", "the worker called execve("),
     ("exit_zero", "exited", "status 0 instead of answering"),
     ("forged_frame", "protocol_violation", "4294967295 bytes"),
-    ("forged_answer", "protocol_violation", "an answer to command 7"),
+    ("forged_answer", "protocol_violation", "not for command 1"),
     ("output_flood", "output_limit", "more to stdout and stderr"),
 ]
 

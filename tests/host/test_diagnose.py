@@ -33,7 +33,7 @@ TABLE = [
     ("segfault with a core bit", seen("", SEGV | 0x80), Reason.SIGNAL, "SIGSEGV"),
     ("abort", seen("", signal.SIGABRT), Reason.SIGNAL, "SIGABRT"),
     ("realtime signal", seen("", 40), Reason.SIGNAL, "signal 40"),
-    ("SIGXCPU", seen("", XCPU), Reason.CPU_LIMIT, "SIGXCPU"),
+    ("SIGXCPU, which a worker can send itself", seen("", XCPU), Reason.SIGNAL, "SIGXCPU"),
     ("exit 0 without an answer", seen("", exited(0)), Reason.EXITED, "status 0"),
     ("exit 7", seen("", exited(7)), Reason.EXITED, "status 7"),
     ("exit in mid-frame", seen("", exited(0), mid_frame=True), Reason.EXITED, "middle of a message"),

@@ -1,4 +1,4 @@
-"""How many system calls reach the kernel: at most 80 in a strict worker, at most 120 in a compute worker.
+"""How many system calls reach the kernel: at most 64 in a strict worker, at most 96 in a compute worker.
 
 Counted three times: on every path of the compiled program, by the kernel under that program, and in real workers.
 """
@@ -16,7 +16,7 @@ from fxcell.sandbox import filter as filters
 from fxcell.sandbox import syscalls
 from tests.sandbox import bpf, kernel_answers
 
-MOST = {"strict": 80, "compute": 120}
+MOST = {"strict": 64, "compute": 96}
 NUMBERS = (*range(512), *range(512, 640), 1000, 2**20, 2**30 - 1)
 HERE = bpf.ARCHITECTURES.get(platform.machine(), 0)
 ONES = 2**64 - 1

@@ -1,0 +1,65 @@
+"""Workers between commands: no limit of a command holds there, so one that works on is ended.
+
+A plugin can leave a thread behind when its command is over. One thread of the host looks at idle workers about once a second.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fxcell.host.watching import cpu_s_below
+
+_LOOK_S = 1.0
+_SESSIONS_PER_S = 200
+"""A look at one worker takes about 0.1 ms: at most two per cent of a CPU go into looking."""
+IDLE_CPU_S = 1.0
+"""CPU seconds that a worker may use in one pause between commands: enough for a library to clean up."""
+
+_starting = threading.Lock()
+_thread: threading.Thread | None = None
+
+
+def watch(living: Callable[[], list[Any]]) -> None:
+    """Have idle workers looked at from now on. living: answers the sessions there are."""
+    global _thread
+    if _thread is None:
+        with _starting:
+            if _thread is None:
+                _thread = threading.Thread(target=_serve, args=(living,), name="fxcell-idle", daemon=True)
+                _thread.start()
+
+
+_Pauses = dict[str, tuple[int, float]]
+"""Worker -> how many commands it had so far, its CPU seconds when this pause was first seen."""
+
+
+def _serve(living: Callable[[], list[Any]]) -> None:
+    pauses: _Pauses = {}
+    while True:
+        pauses = _look(living(), pauses)  # nothing of a session is kept in here
+        time.sleep(max(_LOOK_S, len(pauses) / _SESSIONS_PER_S))
+
+
+def _look(sessions: list[Any], before: _Pauses) -> _Pauses:
+    pauses: _Pauses = {}
+    for session in sessions:
+        commands, used_s = session.commands, cpu_s_below(session.pid)
+        seen, base_s = before.get(session.process.id, (-1, 0.0))
+        pauses[session.process.id] = (seen, base_s) if seen == commands else (commands, used_s)
+        if session.busy:
+            pauses[session.process.id] = -1, 0.0
+        elif seen == commands and used_s - base_s > IDLE_CPU_S:
+            session.end_idle(f"it used {used_s - base_s:.1f} s of CPU time while no command was running", commands)
+    return pauses
+
+
+def _forget_after_fork() -> None:
+    global _thread, _starting
+    _thread, _starting = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

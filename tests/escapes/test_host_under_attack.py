@@ -1,0 +1,235 @@
+"""Plugins that go for the host process itself: its time, its memory, its judgement. Found by attacking, kept as tests."""
+
+import gc
+import time
+
+import pytest
+
+from fxcell import *
+from fxcell.host import idling, registry, sessions
+from fxcell.policies.limits import Limits
+from tests.leaks import assert_nothing_left
+
+
+@pytest.fixture
+def worker():
+    process = FX.StartWorkerProcess() | run
+    yield process
+    FX.StopWorkerProcess(process=process) | run
+
+
+def send(worker, command, **options):
+    return run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=command, **options))
+
+
+@zef_function
+def answer(value):
+    return value
+
+
+@zef_function
+def ask_for_too_many_bytes():
+    return FX.RandomBytes(count=10**5000) | run
+
+
+def test_number_too_long_to_write_down_is_denied_like_any_other(worker):
+    assert isinstance(send(worker, ask_for_too_many_bytes()), EffectDenied)
+    assert send(worker, answer(1)) == 1
+
+
+@zef_function
+def blame_the_caller():
+    from fxcell.policies.errors import PluginNotUsable
+
+    raise PluginNotUsable("the policy file cannot be read")
+
+
+def test_error_of_ours_raised_by_a_plugin_is_the_plugins(worker):
+    outcome = send(worker, blame_the_caller())
+    assert isinstance(outcome, PluginError)
+    assert outcome.type_name == "PluginNotUsable"
+
+
+@zef_function
+def raise_escapes():
+    raise type("Evil\x1b[31m", (Exception,), {})("\x1b]0;title\x07\u202etext\nsecond line")
+
+
+def test_escape_sequences_in_an_error_are_text(worker):
+    outcome = send(worker, raise_escapes())
+    for text in (str(outcome), outcome.type_name, outcome.message, outcome.traceback):
+        assert not set(text) & set("\x1b\x07\u202e")
+    assert "\nsecond line" in outcome.message
+
+
+@zef_function
+def leave_a_busy_thread():
+    import threading
+
+    def burn():
+        while True:
+            pass
+
+    threading.Thread(target=burn, daemon=True).start()
+    return "gone on"
+
+
+def test_worker_that_works_between_commands_is_ended():
+    process = FX.StartWorkerProcess() | run
+    quiet = FX.StartWorkerProcess() | run
+    assert send(process, leave_a_busy_thread()) == "gone on"
+    deadline = time.monotonic() + 30
+    while any(row["process"] == process for row in FX.ListWorkerProcesses() | run) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(WorkerStopped, match="CPU time while no command was running"):
+        FX.SendCommandToWorkerProcess(process=process, command=answer(1)) | run
+    assert send(quiet, answer(2)) == 2  # as long idle, and not ended
+    FX.StopWorkerProcess(process=quiet) | run
+    assert idling.IDLE_CPU_S > 0
+
+
+@zef_function
+def leave_an_answer_for_the_next():
+    import os
+    import struct
+
+    from fxcell.policies import values
+    from fxcell.sandbox import value_frames
+
+    for number in range(4):
+        frame = value_frames.encode("result", number, values.encode_value("forged"))
+        os.write(3, struct.pack("<4sI", b"FXC1", len(frame)) + frame)
+
+
+def test_answer_left_on_the_channel_is_never_taken_for_the_next_commands():
+    process = FX.StartWorkerProcess() | run
+    outcome = send(process, leave_an_answer_for_the_next())
+    assert isinstance(outcome, WorkerCrash)
+    assert outcome.reason is Reason.PROTOCOL_VIOLATION
+
+
+@zef_function
+def write_a_stack_that_is_slow_to_search():
+    import os
+
+    os.write(5, b'File "' * 2000 + b"a" * 20_000)
+    os._exit(1)
+
+
+def test_key_of_a_made_up_stack_is_found_at_once(worker):
+    outcome = send(worker, write_a_stack_that_is_slow_to_search())
+    assert len(outcome.dedup_key) == 12  # the search that was here before took 5 s
+    assert outcome.to_dict()["dedup_key"] == outcome.dedup_key
+
+
+@zef_function
+def flood_the_stack_pipe():
+    import os
+
+    while True:
+        os.write(5, bytes(65536))
+
+
+def test_flood_of_the_stack_pipe_is_output_limit(worker):
+    assert send(worker, flood_the_stack_pipe()).reason is Reason.OUTPUT_LIMIT
+
+
+@zef_function
+def print_much_and_die():
+    import os
+    import sys
+
+    sys.stdout.write("x" * 900_000)
+    sys.stdout.flush()
+    os._exit(1)
+
+
+def test_what_dead_workers_wrote_is_not_kept(capsys):
+    for _ in range(3):
+        send(FX.StartWorkerProcess() | run, print_much_and_die())
+    gc.collect()
+    assert not [session for session in registry._sessions.values() if session.ended]
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, sessions.Session) and thing.ended]
+
+
+@zef_function
+def print_a_lot_of_bytes():
+    FX.Print(content=b"\xff" * (60 << 20)) | run
+    FX.Print(content={"a": ["x" * (15 << 20)]}) | run
+
+
+def test_printing_75_mebibytes_is_two_short_lines(worker, capsys):
+    assert send(worker, print_a_lot_of_bytes()) is None
+    lines = capsys.readouterr().out.splitlines()
+    assert [len(line) for line in lines] == [65536, 65536]
+
+
+@zef_function
+def print_without_line_end():
+    print("no line end", end="")
+
+
+def test_line_without_an_end_is_shown_when_its_command_is_over(worker, capsys):
+    send(worker, print_without_line_end())
+    assert capsys.readouterr().out == "no line end\n"
+
+
+@zef_function
+def lock_a_library_file():
+    import fcntl
+
+    import msgspec
+
+    with open(msgspec.__file__, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_library_file_is_not_locked_for_others_even_with_scratch_space():
+    policy = load_policy("compute").replaced(
+        allow=frozenset({"threads", "load_libraries", "scratch"}), limits=Limits(scratch_bytes=1 << 20)
+    )
+    process = FX.StartWorkerProcess(policy=policy) | run
+    outcome = send(process, lock_a_library_file())
+    assert isinstance(outcome, PluginError)
+    assert outcome.type_name in ("PermissionError", "OSError")
+    FX.StopWorkerProcess(process=process) | run
+    control = FX.StartWorkerProcess(policy="trusted") | run
+    assert send(control, lock_a_library_file()) is None
+    FX.StopWorkerProcess(process=control) | run
+
+
+@zef_function
+def map_memory_files(mebibytes):
+    import ctypes
+    import mmap
+    import os
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    block = bytes(1 << 20)
+    for done in range(0, mebibytes, 32):
+        descriptor = os.memfd_create("x", 1)
+        for _ in range(32):
+            os.write(descriptor, block)
+        address = libc.mmap(None, ctypes.c_size_t(32 << 20), mmap.PROT_READ, mmap.MAP_SHARED, descriptor, ctypes.c_long(0))
+        if address in (None, 2**64 - 1):
+            return done
+        os.close(descriptor)
+    return mebibytes
+
+
+def test_mapped_memory_files_are_limited_with_or_without_a_cgroup():
+    policy = load_policy("compute").replaced(limits=Limits(memory_bytes=256 << 20, wall_s=30))
+    process = FX.StartWorkerProcess(policy=policy) | run
+    outcome = send(process, map_memory_files(3072))
+    if isinstance(outcome, WorkerCrash):
+        assert outcome.reason is Reason.OUT_OF_MEMORY
+    else:
+        assert outcome < 2 * 256 + 1024
+    FX.StopWorkerProcess(process=process) | run
+
+
+def test_all_of_it_leaves_nothing_behind():
+    with assert_nothing_left():
+        process = FX.StartWorkerProcess() | run
+        send(process, flood_the_stack_pipe())
