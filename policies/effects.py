@@ -8,6 +8,7 @@ it to whatever runs effects here (the host's runtime, or the broker behind a wor
 from __future__ import annotations
 
 import difflib
+import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class Effect:
 
     def __repr__(self) -> str:
         shown = (
-            f"{name}={value!r}"
+            f"{name}={source(value)}"
             for name, value in self.__dict__.items()
             if self.effect_fields[name].required or frozen(value) != frozen(self.effect_fields[name].default)
         )
@@ -130,6 +131,20 @@ class Effect:
         from fxcell.policies.calls import to_portable_bytes
 
         return to_portable_bytes(self)
+
+
+def source(value: Any) -> str:
+    """The repr of a value, with `float('inf')` for what repr() writes as a name that Python does not have."""
+    kind = type(value)
+    if kind is float and not math.isfinite(value):
+        return f"float('{value}')"
+    if kind is list:
+        return f"[{', '.join(map(source, value))}]"
+    if kind is tuple:
+        return f"({', '.join(map(source, value))}{',' if len(value) == 1 else ''})"
+    if kind is dict:
+        return "{" + ", ".join(f"{source(key)}: {source(item)}" for key, item in value.items()) + "}"
+    return repr(value)
 
 
 def _rebuild(name: str, fields: dict[str, Any]) -> Effect:
