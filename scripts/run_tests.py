@@ -1,7 +1,9 @@
 """`make test`: lint, types, contracts, wheel, the tests as the caller and, for root, as an ordinary user; then totals.
 
-Run by:   .venv/bin/python scripts/run_tests.py [--kernel-lab] [pytest arguments]
-          --kernel-lab  also the core of the tests on Debian's kernel in a virtual machine (scripts/kernel_lab.py)
+Run by:   .venv/bin/python scripts/run_tests.py [--kernel-lab] [--compatibility] [--pythons] [pytest arguments]
+          --kernel-lab     also the core of the tests on Debian's kernel in a virtual machine (scripts/kernel_lab.py)
+          --compatibility  also CPython's own tests and big libraries in workers (scripts/test_compatibility.py)
+          --pythons        also the allowlist and the crash evidence on every Python here (scripts/test_pythons.py)
 Prints:   each part's own output; last line `N passed, N failed, N skipped`, all pytest runs added up.
 Exit:     0 only when every part passed. A part that fails does not stop the later ones.
 """
@@ -19,7 +21,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
-KERNEL_LAB = "--kernel-lab"
+MORE = {
+    "--kernel-lab": ("core of the tests on another kernel", "kernel_lab.py"),
+    "--compatibility": ("compatibility", "test_compatibility.py"),
+    "--pythons": ("other versions of Python", "test_pythons.py"),
+}
 CHECKS = {
     "lint": [BIN / "ruff", "check", "--quiet", "."],
     "types": [BIN / "mypy"],
@@ -30,7 +36,7 @@ CHECKS = {
 
 def main() -> int:
     """Run every part; exit code for the shell."""
-    arguments = [argument for argument in sys.argv[1:] if argument != KERNEL_LAB]
+    arguments = [argument for argument in sys.argv[1:] if argument not in MORE]
     failed = [name for name, command in CHECKS.items() if not passes(name, command)]
     totals = {"passed": 0, "failed": 0, "skipped": 0}
     with tempfile.TemporaryDirectory(prefix="test-results-") as folder:
@@ -48,12 +54,12 @@ def main() -> int:
                 if code:
                     failed.append("tests as an ordinary user")
                 add_counts(totals, user_report)
-        if KERNEL_LAB in sys.argv:
-            report = Path(folder, "kernel.xml")
-            command = [BIN / "python", ROOT / "scripts" / "kernel_lab.py", f"--report={report}"]
-            if not passes("core of the tests on another kernel", command):
-                failed.append("core of the tests on another kernel")
-            add_counts(totals, report)
+        for option, (title, script) in MORE.items():
+            if option in sys.argv:
+                report = Path(folder, f"{script}.xml")
+                if not passes(title, [BIN / "python", ROOT / "scripts" / script, f"--report={report}"]):
+                    failed.append(title)
+                add_counts(totals, report)
     print()
     if failed:
         print(f"NOT PASSED: {', '.join(failed)}")

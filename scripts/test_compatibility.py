@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import pythons  # noqa: E402  (scripts/ is no package)
-import set_up  # noqa: E402
+import pythons
+import set_up
 
 FOLDER = "tests/compatibility"
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import pythons  # noqa: E402  (scripts/ is no package)
+import pythons
 
 TESTS = (
     "tests/sandbox/test_syscall_count.py",

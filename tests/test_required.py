@@ -39,6 +39,7 @@ def test_machine_has_what_is_required_here():
 
 @pytest.mark.parametrize(("value", "code"), [("full", 1), ("", 0)])
 def test_run_with_such_a_skip_fails_only_where_everything_is_required(tmp_path, value, code):
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
@@ -46,7 +47,7 @@ def test_run_with_such_a_skip_fails_only_where_everything_is_required(tmp_path, 
         "def test_family():\n    pytest.skip('this Python has no AF_TIPC')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", tmp_path, "-c", os.devnull, tmp_path],
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", tmp_path, "-c", tmp_path / "pytest.ini", tmp_path],
         cwd=ROOT, env={**os.environ, required.VARIABLE: value}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == code, done.stdout

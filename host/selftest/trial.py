@@ -36,7 +36,9 @@ from fxcell.sandbox.plan import Plan
 
 _FOLDER = os.path.join(os.path.dirname(os.path.realpath(__file__)), "attacks")
 _AT_ONCE = 8
-_PLACES = ("/var/tmp",)
+_PLACES = ("/tmp", "/var/tmp")
+_PLACE_BYTES_MAX = 40
+"""The path of a socket has at most 107 bytes, and the folders of a trial take some 60 of them."""
 _NATIVE = ("ctypes", "socket", "mmap", "resource", "gc", "select", "subprocess", "encodings.idna")
 """What attacks need that a policy without "load_libraries" would not let them import: imported beforehand, by the template.
 It grants nothing, and makes the test harder: the attacker is one that has native code already."""
@@ -123,12 +125,13 @@ def _place(policy: Policy) -> Iterator[str]:
     shown = _shown(policy)
     for parent in (tempfile.gettempdir(), *_PLACES, os.path.expanduser("~"), os.getcwd()):
         real = os.path.realpath(parent)
-        if os.access(real, os.W_OK) and not any(f"{real}/".startswith(f"{path.rstrip('/')}/") for path in shown):
+        hidden = not any(f"{real}/".startswith(f"{path.rstrip('/')}/") for path in shown)
+        if hidden and len(os.fsencode(real)) <= _PLACE_BYTES_MAX and os.access(real, os.W_OK):
             with tempfile.TemporaryDirectory(prefix=f"fxcell-{os.getpid()}-selftest-", dir=real) as folder:
                 os.chmod(folder, 0o755)  # noqa: S103 - nothing but the sandbox protects it
                 yield folder
             return
-    raise UserError("the policy shows every folder that sentinels could lie in: there is nothing left to protect")
+    raise UserError("there is no folder for sentinels that this user may write to and the policy does not show")
 
 
 def _shown(policy: Policy) -> set[str]:

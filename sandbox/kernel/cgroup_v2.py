@@ -8,7 +8,6 @@ of its own therefore has to go one level down before it can divide that group: t
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -31,33 +30,30 @@ def hand_down(folder: str, controllers: Iterable[str]) -> dict[str, str]:
     """Let children of the group have these controllers; answer those that they cannot have, with why not.
 
     After:   where this process was alone in `folder` and may divide it, it sits in a leaf below (take_leaf).
+    Note:    asked before it is tried: the kernel refuses a group that holds processes for some controllers (memory: EBUSY),
+             and for others (pids) accepts it and makes children that no process can enter (EOPNOTSUPP).
     """
-    refused: dict[str, str] = {}
-    for controller in controllers:
-        if controller in words(f"{folder}/cgroup.subtree_control"):
-            continue
-        if controller not in words(f"{folder}/cgroup.controllers"):
-            refused[controller] = f"the {controller} controller is not delegated to {folder}"
-            continue
-        try:
-            _enable(folder, controller)
-        except OSError as error:
-            refused[controller] = f"{folder}/cgroup.subtree_control does not take +{controller}: {error.strerror}"
-            if error.errno == errno.EBUSY:
-                whose = "other processes too" if delegated(folder) else "this process, and is not delegated to it"
-                refused[controller] = f"{folder} cannot be divided: it holds {whose}"
+    offered = words(f"{folder}/cgroup.controllers")
+    refused = {name: f"the {name} controller is not delegated to {folder}" for name in controllers if name not in offered}
+    wanted = [name for name in controllers if name in offered]
+    if not wanted:
+        return refused
+    held = occupied(folder)
+    if held and not (delegated(folder) and alone(folder)):
+        whose = "other processes too" if delegated(folder) else "this process, and is not delegated to it"
+        return refused | dict.fromkeys(wanted, f"{folder} cannot be divided: it holds {whose}")
+    try:
+        with take_leaf(folder) if held else contextlib.nullcontext():
+            for name in set(wanted).difference(words(f"{folder}/cgroup.subtree_control")):
+                write(f"{folder}/cgroup.subtree_control", f"+{name}")
+    except OSError as error:
+        refused |= dict.fromkeys(wanted, f"{folder} cannot be divided: {error.strerror}")
     return refused
 
 
-def _enable(folder: str, controller: str) -> None:
-    setting = f"{folder}/cgroup.subtree_control"
-    try:
-        write(setting, f"+{controller}")
-    except OSError as error:
-        if error.errno != errno.EBUSY or not delegated(folder) or not alone(folder):
-            raise
-        with take_leaf(folder):
-            write(setting, f"+{controller}")
+def occupied(folder: str) -> bool:
+    """True when processes sit in the group itself, and it is not the root of all groups, which may be divided even so."""
+    return bool(lines(f"{folder}/cgroup.procs")) and os.path.exists(f"{folder}/cgroup.type")
 
 
 def delegated(folder: str) -> bool:

@@ -8,9 +8,18 @@ outcomes_of also runs inside workers: it travels there by value, so it imports a
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 MARK = "\n== outcomes\n"
+
+
+def are_installed() -> bool:
+    """True when this interpreter has its regression tests (Debian: libpython3.11-testsuite; builds from source have them)."""
+    try:
+        return importlib.util.find_spec("test.test_json") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def outcomes_of(name: str) -> dict[str, list[str]]:

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+MEASURED: list[str] = []
+"""Lines that tests want to have printed although they passed."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    for line in MEASURED:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def say() -> Callable[[str], None]:
+    """`say(line)`: print it after the run."""
+    return MEASURED.append
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

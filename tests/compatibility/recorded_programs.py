@@ -10,9 +10,9 @@ import importlib.util
 
 from fxcell import FX, WorkerCrash, load_policy, run, zef_function
 from tests.compatibility import libraries
-from tests.compatibility.cases import outcomes_of
+from tests.compatibility.cases import are_installed, outcomes_of
 
-PURE = "test_json test_re test_random test_textwrap test_statistics"
+PURE = "test_json test_re test_heapq test_textwrap test_string"
 MODULES = (
     "test_time test_threading_local test_asyncio.test_locks test_asyncio.test_threads test_ctypes test_codecs test_sqlite3 "
     "test_uuid test_hashlib test_select test_queue test_bytes test_memoryview test_locale test_decimal"
@@ -48,6 +48,9 @@ def use_clocks_and_ids():
     os.access("/usr", os.R_OK, effective_ids=True)
     os.access("/usr", os.R_OK)
     os.sysconf("SC_PHYS_PAGES")
+    descriptor = os.open(os.path.dirname(os.__file__), os.O_RDONLY)
+    os.listdir(descriptor)
+    os.close(descriptor)
     return os.times().elapsed >= 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0, os.getpid()
 
 
@@ -238,8 +241,9 @@ def programs(group):
     for profile, modules in (("strict", PURE), ("compute", MODULES)):
         yield profile, use_effects(), works
         yield profile, echo(big), lambda answer: answer == big
-        if importlib.util.find_spec("test.test_json"):
-            yield from ((profile, regression_tests(name), works) for name in modules.split())
+        if are_installed():
+            here = (name for name in modules.split() if importlib.util.find_spec(f"test.{name}"))
+            yield from ((profile, regression_tests(name), works) for name in here)
     for call in (use_clocks_and_ids(), use_signals(), use_sealed_memory(), use_thread_names()):
         yield "compute", call, works
     yield "compute", free_twice(), lambda crash: isinstance(crash, WorkerCrash) and crash.signal_name == "SIGABRT"

@@ -2,16 +2,16 @@
 
 Each module runs in a worker of its own and, for comparison, in a plain process. known_limits.toml lists the modules and
 the cases that cannot pass, with the reason; a case that fails and is not there fails the suite, a row there that no case
-needs any more does too.
+needs any more does too. Cases differ between releases of Python: with another one than the table was measured with, what
+fails is only named, and the pass rate decides. The death of a worker is a failure everywhere.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-import importlib.util
 import json
 import os
+import platform
 import subprocess
 import sys
 import tomllib
@@ -21,22 +21,21 @@ from pathlib import Path
 
 import pytest
 
-from fxcell import FX, run, zef_function
-from tests.compatibility.cases import MARK, outcomes_of
+from fxcell import FX, WorkerCrash, run, zef_function
+from tests.compatibility.cases import MARK, are_installed, outcomes_of
 
 HERE = Path(__file__).parent
 TABLE = tomllib.loads((HERE / "known_limits.toml").read_text(encoding="utf-8"))
 MODULES = TABLE["modules"].split()
 LIMITS: dict[str, dict[str, str]] = TABLE["limits"]
-MEASURED = f"{sys.version_info.major}.{sys.version_info.minor}" == TABLE["python"]
-"""Cases differ between versions of Python: with another one only the pass rate counts."""
-
+SOMETIMES: dict[str, dict[str, str]] = TABLE["sometimes"]
+MEASURED = platform.python_version() == TABLE["python"]
 MODULES_MIN = 120
 RATE_MIN = 0.97
 SECONDS = 120
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("test.test_json") is None,
+    not are_installed(),
     reason=f"{sys.base_prefix} has no `test` package (Debian: libpython3.11-testsuite; builds from source have it)",
 )
 
@@ -52,7 +51,8 @@ class Compared:
 
     passing: set[str]
     lost: dict[str, str]
-    crash: str = ""
+    end: object = None
+    """What came instead of an answer: a WorkerCrash, or the exception of a module that cannot be imported there."""
 
 
 def outside(name, folder):
@@ -63,6 +63,8 @@ def outside(name, folder):
         errors="replace", timeout=SECONDS, check=False,
     )  # fmt: skip
     _, mark, table = done.stdout.rpartition(MARK)
+    if not mark and not MEASURED:
+        return {}  # this Python has no such module
     assert mark, f"{name} does not run in a plain process: {done.stderr[-2000:]}"
     return json.loads(table)
 
@@ -82,7 +84,7 @@ def compare(name, folder):
     for attempt in range(2):  # cases that measure time may fail on a busy machine: they get a second chance
         answer = inside(name)
         if not isinstance(answer, dict):
-            return Compared(passing, dict.fromkeys(passing, "the module did not finish"), f"{type(answer).__name__}: {answer}")
+            return Compared(passing, dict.fromkeys(passing, f"{type(answer).__name__}: {answer}"), answer)
         failed = {case: why for case in passing for outcome, why in [answer.get(case, ["", "not found"])] if outcome != "passed"}
         lost = {case: why for case, why in failed.items() if not attempt or case in lost}
         if not unlisted(name, lost):
@@ -91,7 +93,8 @@ def compare(name, folder):
 
 
 def unlisted(name, lost):
-    return {case: why for case, why in lost.items() if not any(fnmatch.fnmatchcase(case, p) for p in LIMITS.get(name, {}))}
+    patterns = [*LIMITS.get(name, {}), *SOMETIMES.get(name, {})]
+    return {case: why for case, why in lost.items() if not any(fnmatch.fnmatchcase(case, p) for p in patterns)}
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +109,25 @@ def compared(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_module_passes_inside_as_outside(compared, name):
+def test_module_passes_inside_as_outside(compared, name, say):
     result = compared[name].result()
-    print(f"\n{name}: {len(result.passing)} pass outside, {len(result.lost)} of them not inside")
-    assert not result.crash, f"{name}: {result.crash}"
+    assert not isinstance(result.end, WorkerCrash), f"{name}: {result.end}"
+    if not MEASURED:
+        if not result.passing:
+            pytest.skip(f"{name}: no case of it passes in a plain process of Python {platform.python_version()}")
+        for case, why in unlisted(name, result.lost).items():
+            say(f"not in known_limits.toml: {name} {case}: {why}")
+        return
     assert result.passing, f"{name} has no case that passes outside"
-    if MEASURED:
-        assert unlisted(name, result.lost) == {}
-        idle = [p for p in LIMITS.get(name, {}) if not fnmatch.filter(result.lost, p)]
-        assert idle == [], "rows of known_limits.toml that no case of this module needs"
+    assert unlisted(name, result.lost) == {}
+    # Where a case does not pass outside either, as some do not for an ordinary user, its row has nothing to do.
+    idle = [p for p in LIMITS.get(name, {}) if fnmatch.filter(result.passing, p) and not fnmatch.filter(result.lost, p)]
+    assert idle == [], "rows of known_limits.toml that no case of this module needs"
+    unknown = [p for p in LIMITS.get(name, {}) if os.geteuid() == 0 and not fnmatch.filter(result.passing, p)]
+    assert unknown == [], "rows of known_limits.toml that match no case"
 
 
-def test_rate_of_passed_cases(compared):
+def test_rate_of_passed_cases(compared, say):
     results = [future.result() for future in compared.values()]
     if len(results) < len(MODULES):
         pytest.skip("only some modules were chosen")
@@ -125,14 +135,13 @@ def test_rate_of_passed_cases(compared):
     inside_count = outside_count - sum(len(result.lost) for result in results)
     rate = inside_count / outside_count
     text = f"{len(results)} modules: {outside_count} cases pass outside, {inside_count} of them inside: {rate:.2%}"
-    with contextlib.suppress(OSError):
-        print(f"\n{text}")
+    say(text)
     assert len(results) >= MODULES_MIN
     assert rate >= RATE_MIN, text
 
 
 def test_rows_are_about_modules_that_run():
-    assert set(LIMITS) <= set(MODULES)
+    assert set(LIMITS) | set(SOMETIMES) <= set(MODULES)
     assert not set(TABLE["left_out"]) & set(MODULES)
     assert len(MODULES) == len(set(MODULES))
-    assert all(reason for rows in (TABLE["left_out"], *LIMITS.values()) for reason in rows.values())
+    assert all(reason for rows in (TABLE["left_out"], *LIMITS.values(), *SOMETIMES.values()) for reason in rows.values())

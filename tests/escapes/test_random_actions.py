@@ -196,20 +196,30 @@ MIX = st.lists(BATCH, min_size=BATCHES, max_size=BATCHES)
 
 
 @pytest.fixture
-def host(tmp_path, monkeypatch):
-    tmp_path.chmod(0o755)
+def host(monkeypatch):
     monkeypatch.setenv(VARIABLE, "fxcell-selftest-variable-of-the-random-run")
     for policy in (*POLICIES, SMALL):
         templates.template_for(policy)  # they stay, and are not counted
-    built = Host(Sentinels(str(tmp_path)), FX.StartWorkerProcess() | run)
-    for name in ("tcp_port", "tcp6_port", "udp_port", "unix_path", "abstract_stream", "abstract_datagram", "process"):
-        getattr(built.sentinels, name)
-    with leaks.assert_nothing_left(patience_s=10):
-        yield built
-        for _, worker in built.slots.values():
-            FX.StopWorkerProcess(process=worker) | run
-    FX.StopWorkerProcess(process=built.neighbour) | run
-    built.sentinels.close()
+    with trial._place(POLICIES[0]) as place:  # not pytest's folder: the path of a socket must be short
+        built = Host(Sentinels(place), FX.StartWorkerProcess() | run)
+        for name in (
+            "tcp_port",
+            "tcp6_port",
+            "udp_port",
+            "unix_path",
+            "abstract_stream",
+            "abstract_datagram",
+            "process",
+        ):
+            getattr(built.sentinels, name)
+        try:
+            with leaks.assert_nothing_left(patience_s=10):
+                yield built
+                for _, worker in built.slots.values():
+                    FX.StopWorkerProcess(process=worker) | run
+        finally:
+            FX.StopWorkerProcess(process=built.neighbour) | run
+            built.sentinels.close()
 
 
 def test_actions_are_many_and_most_end_at_once():

@@ -69,10 +69,10 @@ def sparse_file(size):
 
 
 @zef_function
-def links_out(target):
+def links_out(target, folder):
     import os
 
-    link = f"{os.environ['TMPDIR']}/out"
+    link = f"{folder or os.environ['TMPDIR']}/out"
     os.symlink(target, link)
     try:
         with open(link) as file:
@@ -105,5 +105,5 @@ def test_sparse_file_of_a_pebibyte_is_over_the_limit_of_a_file(arena):
 
 
 def test_link_to_the_sentinel_leads_nowhere(arena):
-    assert arena.attack(links_out(str(arena.sentinel)), SCRATCH) in (2, 13)
-    assert arena.control(links_out(str(arena.sentinel))) in (arena.secret, 17)
+    assert arena.attack(links_out(str(arena.sentinel), None), SCRATCH) in (2, 13)
+    assert arena.control(links_out(str(arena.sentinel), str(arena.folder))) == arena.secret

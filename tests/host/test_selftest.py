@@ -128,7 +128,9 @@ def test_without_a_sandbox_the_attacks_work(trusted):
     worked = {row.attack.name for row in trusted.rows if row.verdict == judgement.NOT_CONTAINED}
     expected = {a.name for a in ATTACKS if a.category in OUTSIDE and a.name not in NEEDS_MORE and not a.x86_only}
     if os.geteuid() != 0:  # then the kernel itself stops what needs a privilege
-        expected = {name for name in expected if name.startswith(("file_", "tcp", "udp", "unix_", "fork", "exec", "kill_host"))}
+        expected = {
+            name for name in expected if name.startswith(("file_", "tcp", "udp", "unix_", "fork", "exec", "kill_host"))
+        }
         expected -= {"file_by_handle", "file_by_walking"}
     assert sorted(expected - worked) == []
     assert len(worked) >= (60 if os.geteuid() == 0 else 25)
@@ -158,7 +160,8 @@ def test_what_the_policy_grants_is_told_and_not_held_against_it():
     few = [
         attack
         for attack in ATTACKS
-        if attack.category in ("writes", "processes") or attack.name in ("written_code", "int_0x80", "x32", "scratch", "forks")
+        if attack.category in ("writes", "processes")
+        or attack.name in ("written_code", "int_0x80", "x32", "scratch", "forks")
     ]
     tried = trial.perform(policy, few)
     assert [row for row in tried.rows if row.verdict == judgement.NOT_CONTAINED] == []
@@ -191,9 +194,10 @@ def test_sentinels_lie_where_the_policy_shows_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(shown))
     monkeypatch.setattr(os.path, "expanduser", lambda _path: str(other))
     monkeypatch.setattr(trial, "_PLACES", ())
+    monkeypatch.setattr(trial, "_PLACE_BYTES_MAX", 1000)
     with trial._place(policy) as folder:
         assert folder.startswith(f"{other}/")
     monkeypatch.setattr(os.path, "expanduser", lambda _path: str(shown))
     monkeypatch.chdir(shown)
-    with pytest.raises(UserError, match="nothing left to protect"), trial._place(policy):
+    with pytest.raises(UserError, match="no folder for sentinels"), trial._place(policy):
         pass

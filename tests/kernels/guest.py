@@ -114,7 +114,7 @@ def start(who: str, arguments: list[str], *, to_console: bool) -> int:
     if any(word.startswith("tests/") for word in arguments):
         selected = []
     command = [
-        PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rs", "--durations=15", f"--junitxml=/run/{who}.xml",
+        PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.kernels.patience", "-q", "-rs", "--durations=15", f"--junitxml=/run/{who}.xml",
         "-o", f"timeout={TEST_TIMEOUT_S}", "-o", f"faulthandler_timeout={TEST_TIMEOUT_S - 30}",
         *left_out, *selected, *arguments,
     ]  # fmt: skip

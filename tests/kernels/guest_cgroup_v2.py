@@ -35,7 +35,7 @@ def hoard():
         kept.append(b"x" * 2**20)
 
 before = own()
-small = Policy(name="small", limits=Limits(memory_bytes=64 * 2**20))
+small = Policy(name="small", limits=Limits(memory_bytes=64 * 2**20, start_s=60.0))
 worker = FX.StartWorkerProcess(policy=small) | run
 outcome = run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=hoard()))
 child = subprocess.run([sys.executable, "-c", sys.argv[1], ""], capture_output=True, text=True) if sys.argv[1] else None
@@ -157,7 +157,7 @@ def test_group_that_is_not_the_users_is_left_alone(tree):
         said = host_in(own)
         assert said["after"] == said["before"]
         assert said["places"] == []
-        assert "does not take +memory: Permission denied" in said["missing"]
+        assert "cannot be divided: Permission denied" in said["missing"]
         assert "RLIMIT_DATA" in said["words"]
 
 
@@ -211,7 +211,7 @@ def leave_a_daemon_behind():
 
 
 def test_daemon_of_a_trusted_worker_dies_with_the_group_when_its_supervisor_was_killed():
-    policy = Policy(name="trusted daemons", isolation="trusted", allow=frozenset({"processes"}))
+    policy = Policy(name="trusted daemons", isolation="trusted")
     FX.StopWorkerProcess(process=FX.StartWorkerProcess(policy=policy) | run) | run
     with leaks.assert_nothing_left():
         worker = FX.StartWorkerProcess(policy=policy) | run

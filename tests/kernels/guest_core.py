@@ -71,8 +71,9 @@ def test_a_hundred_crashes_and_respawns_leave_nothing():
 
 
 def test_worker_sits_in_a_group_of_its_own_with_the_limits_of_its_policy():
-    limits = load_policy("compute").limits
-    worker = FX.StartWorkerProcess(policy=Policy(name="group")) | run
+    policy = Policy(name="group")
+    limits = policy.limits
+    worker = FX.StartWorkerProcess(policy=policy) | run
     folder = cgroups.places()["memory"].folder
     groups = [name for name in os.listdir(folder) if name.startswith(f"fxcell-{os.getpid()}-")]
     (group,) = [f"{folder}/{name}" for name in groups]
