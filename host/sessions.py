@@ -73,8 +73,9 @@ class Session:
         self._open_effect: str | None = None
         self._last_failure: EffectFailed | None = None
         self._command_digest = self._plugin_digest = ""
-        deadline = self.started_s + policy.limits.start_s
         self._template = templates.template_for(policy)
+        # A template has its own, longer time to start (templates.START_S): what it imports is not this worker's doing.
+        deadline = time.monotonic() + policy.limits.start_s
         self._handles = ending.Handles(policy, self._template, deadline)
         try:
             self.channel = self._handles.channel

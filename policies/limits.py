@@ -39,7 +39,7 @@ class Limits:
     memory_bytes:  memory of the worker and everything it started.
     cpu_s:         CPU seconds per command.
     wall_s:        seconds per command by the clock on the wall, effects included.
-    start_s:       seconds from the request for a worker to its first answer.
+    start_s:       seconds from the request for a worker to its first answer, once the template of its policy runs.
     processes:     processes of the worker, itself included; more than 1 needs the word "processes".
     threads:       threads beside the first of each process; the kernel's task limit is processes + threads.
     open_files:    descriptors open at the same time.

@@ -2,7 +2,8 @@
 
     template process   namespaces (user, mount, net, ipc, uts, cgroup) -> minimal root -> unprivileged ids
     supervisor         namespaces (user, mount, pid, ipc) -> scratch space -> no capabilities
-    worker             session -> descriptors -> limits -> privileges -> Landlock -> seccomp last
+    worker             session -> descriptors -> limits -> privileges -> Landlock -> seccomp
+    supervisor         the worker's limit on open files, after the listener came; then it is ready
 
 Any step that the kernel refuses raises; nobody goes on without it.
 """
@@ -143,6 +144,16 @@ def finish_supervisor(prepared: Prepared) -> None:
         privileges.set_dumpable(False)
 
 
+def limit_open_files(prepared: Prepared, worker: int) -> None:
+    """Third part, once the seccomp listener has come: the last of the worker's limits, from outside.
+
+    The limit on open files is also how many descriptors all processes of the user may have on their way through sockets
+    when this one sends another (unix(7), ETOOMANYREFS). Any worker can have hundreds on theirs: with its own small limit
+    a new worker could not hand over its listener.
+    """
+    rlimits.set_limit_of(worker, "open_files", prepared.policy.limits.open_files)
+
+
 @dataclass(frozen=True, slots=True)
 class Locked:
     """What a locked-down worker starts with: its channel to the host, and the Enforced report, encoded."""
@@ -187,7 +198,7 @@ def confine_worker(
         return Locked(to_host, enforced.encoded(plan, enforced.observe(plan, spaces)))
     # 5. Privileges.
     if plan.namespaces:
-        root.check_minimal()
+        root.check_minimal(prepared.view)
         privileges.drop_bounding_set()
         privileges.lock_securebits()
     privileges.set_no_new_privs()
@@ -224,12 +235,13 @@ def _set_limits(limits: Limits, plan: Plan, *, in_memory_cgroup: bool) -> None:
         ("core_bytes", 0),
         ("data_bytes", data),
         ("file_bytes", max(limits.file_bytes, limits.message_bytes)),
-        ("open_files", limits.open_files),
         ("locked_bytes", 0),
         ("queue_bytes", 0),
         ("stack_bytes", limits.stack_bytes),
     ):
         rlimits.set_limit(kind, value, value)
+    if not plan.filtered:  # else the supervisor sets it: limit_open_files
+        rlimits.set_limit("open_files", limits.open_files, limits.open_files)
     if not in_memory_cgroup and plan.filtered:
         # The only limit that mapped memory files are in. It counts what is reserved, so it must be wide: libraries and
         # threads reserve about 1 GiB that they never use.

@@ -26,10 +26,21 @@ _LIMITS = ("core_bytes", "data_bytes", "file_bytes", "open_files", "stack_bytes"
 
 
 def send_listener(line: socket.socket, listener: int) -> None:
-    """Hand the seccomp listener to the supervisor and keep no way back to it."""
-    with line:
-        line.sendmsg([b"L"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
-    os.close(listener)
+    """Hand the seccomp listener to the supervisor, keep no way back to it, and wait until the supervisor has set what it sets.
+
+    Raises: OSError - it could not be sent; ConnectionError - the supervisor is gone.
+    """
+    # Closed whatever happens: as long as this process holds it, a call that the listener must answer would wait for ever.
+    try:
+        with line:
+            line.sendmsg([b"L"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+            os.close(listener)
+            listener = -1
+            if not line.recvmsg(1)[0]:
+                raise ConnectionError("the supervisor ended")
+    finally:
+        if listener >= 0:
+            os.close(listener)
 
 
 def receive_listener(line: socket.socket) -> int | None:
@@ -68,6 +79,7 @@ def observe(plan: Plan, spaces: dict[str, int]) -> dict[str, Any]:
 def encoded(plan: Plan, report: dict[str, Any]) -> bytes:
     """The report with what is left open and what the filter answers now, as a MessagePack table."""
     report["hygiene"]["descriptors"] = _open_descriptors()
+    report["limits"]["open_files"] = rlimits.get_limit("open_files")
     if plan.filtered:
         report["seccomp"] = {"socket": _errno_of_socket()}
     return msgspec.msgpack.encode(report)

@@ -52,6 +52,9 @@ def start(prepared: apply.Prepared, channel: int, report: int, *, spin: bool) ->
         apply.finish_supervisor(prepared)
         line = wire.Channel(socket.socket(fileno=report), max_value_bytes=wire.FRAME_BYTES_MAX)
         listener = enforced.receive_listener(here) if prepared.plan.filtered else None
+        if listener is not None:
+            apply.limit_open_files(prepared, worker_pid)
+            here.sendall(b"S")
         here.close()
         watch = _Watch(prepared, line, worker_pid, _NEVER_LISTENS if listener is None else listener, readers)
         if listener is not None or not prepared.plan.filtered:

@@ -174,7 +174,7 @@ def _make_venv(tree: Path) -> None:
     where = [set_up.VENV_PYTHON, "-c", "import pip; print(pip.__path__[0])"]
     pip = subprocess.run(where, capture_output=True, text=True, check=True).stdout.strip()
     shutil.copytree(pip, helpers / "site" / "pip")  # pure Python, and works from anywhere
-    shutil.copytree(WHEELS, helpers / "wheels")
+    shutil.copytree(WHEELS, helpers / "wheels", copy_function=os.link)
     wanted = set_up.requirements([*EXTRAS, "test"])
     own = set_up.requirements(list(EXTRAS))
     wanted = [*own, *(line for line in wanted if re.split(r"[^A-Za-z0-9-]", line)[0] in TEST_LIBRARIES)]

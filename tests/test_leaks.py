@@ -30,10 +30,17 @@ def test_child_that_is_on_its_way_out_is_waited_for():
 
 
 def test_process_that_forked_twice_into_its_own_session_is_named():
-    script = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\ntime.sleep(60)"
+    reader, writer = os.pipe()
+    script = (
+        "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\n"
+        f"os.write({writer}, b'x')\ntime.sleep(60)"
+    )
     before = leaks.snapshot()
     with pytest.raises(AssertionError, match="processes: pid"), leaks.assert_nothing_left(patience_s=0.3):
-        subprocess.run([sys.executable, "-c", script], check=True)
+        subprocess.run([sys.executable, "-c", script], check=True, pass_fds=[writer])
+        assert os.read(reader, 1) == b"x"  # it is there
+    os.close(reader)
+    os.close(writer)
     stray = [pid for pid, _ in leaks.snapshot().processes.keys() - before.processes.keys()]
     for pid in stray:
         os.kill(pid, 9)

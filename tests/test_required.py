@@ -47,7 +47,10 @@ def test_run_with_such_a_skip_fails_only_where_everything_is_required(tmp_path, 
         "def test_family():\n    pytest.skip('this Python has no AF_TIPC')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", tmp_path, "-c", tmp_path / "pytest.ini", tmp_path],
+        [
+            sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", tmp_path,
+            "-c", tmp_path / "pytest.ini", tmp_path,
+        ],
         cwd=ROOT, env={**os.environ, required.VARIABLE: value}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == code, done.stdout

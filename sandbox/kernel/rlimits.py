@@ -35,6 +35,20 @@ def set_limit(kind: str, soft: int, hard: int) -> None:
         raise KernelRefused(f"set the limit {kind} to {soft}", getattr(error, "errno", 0) or 0, "setrlimit") from error
 
 
+def set_limit_of(pid: int, kind: str, value: int) -> None:
+    """Lower one limit, soft and hard, of another process of the same user.
+
+    Before:  the caller is its parent and has not waited for it, so that the number is still its own.
+    Raises:  KernelRefused. Source: prlimit(2).
+    """
+    try:
+        _, present_hard = resource.prlimit(pid, KINDS[kind])
+        value = value if present_hard == resource.RLIM_INFINITY else min(value, present_hard)
+        resource.prlimit(pid, KINDS[kind], (value, value))
+    except OSError as error:
+        raise KernelRefused(f"set the limit {kind} of the worker to {value}", error.errno or 0, "prlimit") from error
+
+
 def get_limit(kind: str) -> int:
     """The present soft limit, or -1 for none."""
     return resource.getrlimit(KINDS[kind])[0]

@@ -110,18 +110,21 @@ def start(who: str, arguments: list[str], *, to_console: bool) -> int:
     """One pytest run; its process id. Arguments that name tests replace the selection of core.toml."""
     table = tomllib.loads((CHECKOUT / "tests" / "kernels" / "core.toml").read_text())
     selected = [entry["tests"] for entry in table["run"] if who in entry.get("as", ("root", "user"))]
-    left_out = [f"--deselect={entry['tests']}" for entry in table["leave_out"] if who in entry.get("as", ("root", "user"))]
+    left_out = [
+        f"--deselect={entry['tests']}" for entry in table["leave_out"] if who in entry.get("as", ("root", "user"))
+    ]
     if any(word.startswith("tests/") for word in arguments):
         selected = []
     command = [
-        PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.kernels.patience", "-q", "-rs", "--durations=15", f"--junitxml=/run/{who}.xml",
+        PYTHON, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.kernels.second_try", "-q", "-rs", "--durations=15",
+        f"--junitxml=/run/{who}.xml",
         "-o", f"timeout={TEST_TIMEOUT_S}", "-o", f"faulthandler_timeout={TEST_TIMEOUT_S - 30}",
         *left_out, *selected, *arguments,
     ]  # fmt: skip
     home = "/root" if who == "root" else "/home/lab"
     environment = {
         "HOME": home, "TMPDIR": f"{home}/tmp", "PATH": "/opt/venv/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8",
-        "TERM": "dumb", "COLUMNS": "120", "HYPOTHESIS_STORAGE_DIRECTORY": f"{home}/hypothesis",
+        "TERM": "dumb", "COLUMNS": "120", "HYPOTHESIS_STORAGE_DIRECTORY": f"{home}/hypothesis", "FXCELL_REQUIRE": "full",
     }  # fmt: skip
     for name in (f"/run/{who}.xml", f"/run/{who}.txt"):
         Path(name).touch()

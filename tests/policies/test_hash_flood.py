@@ -150,7 +150,10 @@ def test_tables_in_tables_are_walked_once():
         {(1, 2): {(3, 4): [(5, {6})]}},
         [float(i) / 7 for i in range(300_000)],
     ],
-    ids="tuple keys,tuples,nested,integers,frozensets,complex,sets of tuples,large,mixed,nested keys,floats".split(","),
+    ids=[
+        "tuple keys", "tuples", "nested", "integers", "frozensets", "complex", "sets of tuples", "large", "mixed", "keys in keys",
+        "floats",
+    ],
 )
 def test_honest_value_comes_back_equal(value):
     assert decode(values.encode_value(value)) == value

@@ -37,8 +37,23 @@ ALLOWED = {
 }
 
 
+PLUGIN_DATA = ("selftest/attacks", "commands/demo_plugins")
+"""Below host/, but plugins: read as bytes, sent to workers, and never imported here, which a test below asserts."""
+
+
 def files(folder):
-    return sorted(path for path in FOLDERS[folder].rglob("*.py") if "__pycache__" not in path.parts)
+    found = (path for path in FOLDERS[folder].rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted(path for path in found if not any(f"/{data}/" in str(path) for data in PLUGIN_DATA))
+
+
+def test_shipped_plugins_are_never_imported_by_the_host():
+    names = {data.replace("/", ".") for data in PLUGIN_DATA}
+    for path in files("host"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                written = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                full = [f"{module}.{alias.name}" for module in written for alias in node.names]
+                assert not [name for name in full + written if any(data in name for data in names)], path
 
 
 def suspicious(path):
