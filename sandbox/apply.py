@@ -210,7 +210,8 @@ def confine_worker(
     landlock.restrict_self(_landlock_rules(prepared), landlock.abi(plan.landlock_abi))
     # 7. seccomp, and the listener's way to the supervisor.
     report = enforced.observe(plan, spaces)
-    enforced.send_listener(to_supervisor, seccomp.install_filter(for_process(prepared.program, os.getpid())))
+    listener = seccomp.install_filter(for_process(prepared.program, os.getpid()))
+    enforced.send_listener(to_supervisor, listener, await_answer=True)
     return Locked(to_host, enforced.encoded(plan, report))
 
 

@@ -25,10 +25,11 @@ NAMESPACES = ("user", "mount", "pid", "net", "ipc", "uts", "cgroup")
 _LIMITS = ("core_bytes", "data_bytes", "file_bytes", "open_files", "stack_bytes", "processes")
 
 
-def send_listener(line: socket.socket, listener: int) -> None:
-    """Hand the seccomp listener to the supervisor, keep no way back to it, and wait until the supervisor has set what it sets.
+def send_listener(line: socket.socket, listener: int, *, await_answer: bool = False) -> None:
+    """Hand the seccomp listener to the supervisor and keep no way back to it.
 
-    Raises: OSError - it could not be sent; ConnectionError - the supervisor is gone.
+    await_answer: wait until the supervisor has set from outside what it sets (one byte comes).
+    Raises:       OSError - it could not be sent; ConnectionError - the supervisor is gone.
     """
     # Closed whatever happens: as long as this process holds it, a call that the listener must answer would wait for ever.
     try:
@@ -36,7 +37,7 @@ def send_listener(line: socket.socket, listener: int) -> None:
             line.sendmsg([b"L"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
             os.close(listener)
             listener = -1
-            if not line.recvmsg(1)[0]:
+            if await_answer and not line.recvmsg(1)[0]:
                 raise ConnectionError("the supervisor ended")
     finally:
         if listener >= 0:
