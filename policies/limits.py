@@ -47,7 +47,8 @@ class Limits:
     scratch_bytes: size of the private /tmp; 0 is none, anything else needs the word "scratch".
     scratch_files: files and directories in the private /tmp.
     message_bytes: one message in either direction, large buffers included.
-    output_bytes:  stdout and stderr together, over the worker's life.
+    output_bytes:  stdout and stderr together, over the worker's life. Counted as it is read: what a pipe holds (64 KiB)
+                   can be written on top before the worker is ended; nothing of it is kept but the tails.
     effects:       effects per command.
     stack_bytes:   stack of the first thread; also the default of new ones.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fxcell.host.selftest.attack import EFFECT_DENIED, RAISED, REFUSED, Around, Attack
+from fxcell.policies.limits import MiB
 
 _BORDER, _LIMITS, _HOST = "process border", "limits", "host"
 _SHORT_S = 0.6
@@ -38,7 +39,8 @@ def _tasks(around: Around) -> Mapping[str, Any]:
 
 
 def _output(around: Around) -> int:
-    return around.policy.limits.output_bytes * 2
+    # Bytes are counted when they are read: whatever the pipe holds (64 KiB) is written before anybody could object.
+    return around.policy.limits.output_bytes * 2 + 1 * MiB
 
 
 RESOURCES = (

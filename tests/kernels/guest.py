@@ -1,9 +1,9 @@
 """Process 1 of the kernel lab's virtual machine: mounts what a system has, runs the tests, powers off.
 
 Run by:   guest_init.sh, as `python guest.py root|user|both [pytest arguments]`; a space in an argument comes as \\040
-Does:     runs what core.toml names, at the same time as root in the root group of cgroup v2, and as uid 1000 alone in a
-          group that is delegated to it (owned by it, as cgroups(7) has it): what `systemd-run --user --scope -p Delegate=yes`
-          gives. The user's output comes after root's.
+Does:     runs what core.toml names, at the same time as root and as uid 1000, each alone in a group of cgroup v2 that is
+          delegated to it (owned by it, as cgroups(7) has it): what `systemd-run --user --scope -p Delegate=yes` gives.
+          The user's output comes after root's.
 Writes:   the console (first serial port): pytest's own words. Second serial port: each run's JUnit XML, then `exit N`.
 """
 
@@ -67,7 +67,9 @@ def set_up() -> None:
         for folder in (name, f"{name}/tmp"):
             os.chown(folder, *([0, 0] if name == "/root" else [UID, UID]))
             os.chmod(folder, 0o755)  # workers of root have another id, and must reach what tests put there
-    delegate(GROUPS / "delegated")
+    (GROUPS / "cgroup.subtree_control").write_text("+memory +pids")
+    delegate(GROUPS / "root", 0)
+    delegate(GROUPS / "user", UID)
     with open(RESULTS) as results:
         tty.setraw(results.fileno())
     layers = Path("/sys/kernel/security/lsm")
@@ -79,12 +81,11 @@ def set_up() -> None:
     )
 
 
-def delegate(group: Path) -> None:
-    """Make a group that belongs to the user, with the controllers that limits need."""
-    (GROUPS / "cgroup.subtree_control").write_text("+memory +pids")
+def delegate(group: Path, uid: int) -> None:
+    """Make a group that belongs to this user."""
     group.mkdir()
     for path in (group, group / "cgroup.procs", group / "cgroup.subtree_control", group / "cgroup.threads"):
-        os.chown(path, UID, UID)
+        os.chown(path, uid, uid)
 
 
 def run(names: list[str], arguments: list[str]) -> int:
@@ -97,7 +98,7 @@ def run(names: list[str], arguments: list[str]) -> int:
         if pid in running:
             who = running.pop(pid)
             codes[who] = os.waitstatus_to_exitcode(status) & 0xFF
-            print(f"guest: {who}: exit {codes[who]} after {time.monotonic() - began:.0f} s", flush=True)
+            print(f"\nguest: {who}: exit {codes[who]} after {time.monotonic() - began:.0f} s", flush=True)
     for who in names:
         if who != names[0]:
             print(f"\n== tests as {who}\n{Path(f'/run/{who}.txt').read_text(errors='replace')}", flush=True)
@@ -147,11 +148,11 @@ def start(who: str, arguments: list[str], *, to_console: bool) -> int:
 
 
 def become(who: str) -> None:
-    """In the child: root stays what and where it is; the user gets its ids, and goes into its group, alone there."""
+    """In the child: go into the group, alone there; the user also gets its ids."""
     os.setsid()
+    (GROUPS / who / "cgroup.procs").write_text("0")
     if who == "root":
         return
-    (GROUPS / "delegated" / "cgroup.procs").write_text("0")
     os.setgroups([])
     os.setresgid(UID, UID, UID)
     os.setresuid(UID, UID, UID)

@@ -15,7 +15,7 @@ import time
 import psutil
 import pytest
 
-from fxcell import FX, Policy, run, zef_function
+from fxcell import FX, Policy, WorkerCrash, WorkerStopped, run, zef_function
 from fxcell.host import cgroups
 from fxcell.sandbox.kernel import cgroup
 from tests import leaks
@@ -99,7 +99,7 @@ def host_in(path, child=""):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["reason"] == "out_of_memory"
-    assert said["before"] == path.removeprefix("/sys/fs/cgroup")
+    assert said["before"] == (path.removeprefix("/sys/fs/cgroup") or "/")
     return said
 
 
@@ -177,6 +177,14 @@ def test_root_divides_under_systemd_only_what_systemd_delegated(tree):
         os.removedirs("/run/systemd/system")
 
 
+@pytest.mark.needs_root
+def test_host_in_the_root_of_all_groups_stays_there_and_limits_by_cgroup():
+    said = host_in("/sys/fs/cgroup")
+    assert said["after"] == said["before"] == "/"
+    assert said["places"] == ["memory", "pids"]
+    assert "memory cgroup v2" in said["words"]
+
+
 def test_group_counts_refused_tasks_and_ends_its_members_when_it_is_removed():
     forks = "import os, time\ntry:\n while os.fork(): pass\nexcept OSError: print('refused', flush=True)\ntime.sleep(600)"
     made = cgroup.Group(cgroups.places(), f"fxcell-{os.getpid()}-test", memory_bytes=64 * 2**20, tasks=4)
@@ -217,6 +225,10 @@ def test_daemon_of_a_trusted_worker_dies_with_the_group_when_its_supervisor_was_
         worker = FX.StartWorkerProcess(policy=policy) | run
         assert FX.SendCommandToWorkerProcess(process=worker, command=leave_a_daemon_behind()) | run > 0
         supervisor = next(entry["pid"] for entry in FX.ListWorkerProcesses() | run if entry["process"] == worker)
+        worker_process = psutil.Process(supervisor).children()[0]
         psutil.Process(supervisor).kill()
-        run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=1))
+        worker_process.wait(20)  # it dies with its supervisor; the daemon does not
+        # The daemon holds a copy of the worker's channel, so its end alone may tell the host nothing: hence the deadline.
+        outcome = run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=1, deadline_s=2.0))
+        assert isinstance(outcome, WorkerCrash | WorkerStopped)
         FX.StopWorkerProcess(process=worker) | run

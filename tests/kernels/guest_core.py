@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -68,6 +70,18 @@ def test_a_hundred_crashes_and_respawns_leave_nothing():
                 FX.StopWorkerProcess(process=worker) | run
             else:
                 assert isinstance(outcome, WorkerCrash), outcome
+
+
+@pytest.mark.parametrize(
+    ("command", "last_words"),
+    [("doctor", "Tier of this machine: full."), ("selftest", "0 NOT CONTAINED.")],
+    ids=["doctor", "selftest"],
+)
+def test_doctor_and_selftest_say_that_everything_holds(command, last_words):
+    done = subprocess.run([sys.executable, "-m", "fxcell", command], capture_output=True, text=True)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert last_words in done.stdout.splitlines()[-1]
 
 
 def test_worker_sits_in_a_group_of_its_own_with_the_limits_of_its_policy():
