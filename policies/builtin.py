@@ -6,6 +6,7 @@ performs it: the worker itself has no files, no network, no clock of the host to
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fxcell.policies import values
@@ -74,6 +75,11 @@ class StartWorkerProcess(Effect):
     """
 
     policy: str | Policy = "compute"
+
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
+        if isinstance(given.get("policy"), os.PathLike):
+            given["policy"] = os.path.abspath(given["policy"])  # a path, whatever it looks like: never a profile's name
+        super().__init__(*unnamed, **given)
 
 
 class SendCommandToWorkerProcess(Effect):

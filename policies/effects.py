@@ -70,8 +70,12 @@ class Effect:
                 raise EffectError(f"the default of FX.{cls.__name__}.{name} is not {type_text(hint)}") from error
         return Field(name, type_text(hint), default, convert)
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
         values_by_name: dict[str, Any] = {}
+        if unnamed:
+            example = next(iter(self.effect_fields), None)
+            how = f"write FX.{self.effect_name}({example}=...)" if example else "it has none"
+            raise EffectError(f"FX.{self.effect_name} takes its fields by name only: {how}")
         if not given.keys() <= self.effect_fields.keys():
             self._refuse_unknown(given)
         for name, field in self.effect_fields.items():

@@ -26,7 +26,7 @@ _LIBRARY_FOLDERS = (
     "/lib64",
     "/usr/local/lib",
 )
-_SINGLE_FILES = ("/etc/ld.so.cache", "/etc/localtime")
+_DATA = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/full")
 
 
@@ -59,7 +59,7 @@ def view_for(granted: Iterable[str]) -> View:
     wanted += [
         *_interpreter_paths(),
         *_package_paths(),
-        *(p for p in (*_LIBRARY_FOLDERS, *_SINGLE_FILES) if os.path.exists(p)),
+        *(p for p in (*_LIBRARY_FOLDERS, *_DATA) if os.path.exists(p)),
     ]
     real = set()
     for path in wanted:

@@ -142,7 +142,10 @@ LINES = {
          "sandbox/test_host_hygiene.py::test_workers_start_under_a_running_asyncio_loop_with_threads"),
     87: ("as root, as a user, in a container",
          "sandbox/test_probe.py::test_workers_of_root_have_a_user_of_their_own_and_others_their_own",
-         "sandbox/test_probe.py::test_user_namespaces_switched_off_refuse_every_worker_with_the_fix"),
+         "sandbox/test_probe.py::test_user_namespaces_switched_off_refuse_every_worker_with_the_fix",
+         "sandbox/test_tiers.py::test_full_is_refused_by_the_trial_of_the_whole_sequence",
+         "sandbox/test_tiers.py::test_attacks_fail_in_unprivileged_as_they_do_in_full",
+         "sandbox/test_tiers.py::test_unprivileged_is_refused_to_root_for_what_its_workers_could_not_read"),
 }  # fmt: skip
 REQUIRED = (*range(1, 67), *range(80, 88))
 

@@ -9,6 +9,7 @@ import decimal
 import enum
 import pickle
 import uuid
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy
@@ -132,9 +133,15 @@ def test_wrong_field_is_an_error_that_names_it(build, message):
         build()
 
 
-def test_fields_are_keyword_only():
-    with pytest.raises(TypeError):
+def test_field_without_its_name_is_an_error_that_shows_how():
+    with pytest.raises(EffectError, match=r"by name only: write FX\.Print\(content=\.\.\.\)"):
         FX.Print("x")
+    with pytest.raises(EffectError, match="it has none"):
+        FX.Now(1)
+
+
+def test_path_of_a_policy_file_is_taken_as_a_path_and_never_as_a_profile():
+    assert FX.StartWorkerProcess(policy=Path("strict")).policy == str(Path.cwd() / "strict")
 
 
 def test_unknown_effect_names_the_nearest():

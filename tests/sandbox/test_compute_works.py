@@ -1,6 +1,7 @@
 """Honest code works under `compute`: the standard library, numpy, Pillow. One worker runs it all."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -209,6 +210,19 @@ ANSWERS = [
 @pytest.mark.parametrize(("call", "answer"), ANSWERS, ids=[call.definition.name for call, _ in ANSWERS])
 def test_standard_library_answers_as_everywhere(in_worker, call, answer):
     assert in_worker(call) == answer
+
+
+@zef_function
+def use_zoneinfo():
+    import datetime
+    import zoneinfo
+
+    return str(datetime.datetime(2024, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset())
+
+
+@pytest.mark.skipif(not Path("/usr/share/zoneinfo/Europe/Berlin").exists(), reason="no tzdata on this machine")
+def test_time_zones_of_the_machine_are_readable(in_worker):
+    assert in_worker(use_zoneinfo()) == "2:00:00"
 
 
 @pytest.mark.parametrize(
