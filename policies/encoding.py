@@ -57,12 +57,16 @@ def pack_inline(value: object) -> Packed:
 
 def _pack(value: object, *, set_aside: bool) -> Packed:
     packed = Packed(b"")
-    if is_plain(value, PLAIN_IN_LINE if set_aside else PLAIN):
-        try:
+    plain = PLAIN_IN_LINE if set_aside else PLAIN
+    try:
+        if is_plain(value, plain):
             packed.body = _encode(value)
             return packed
-        except (OverflowError, UnicodeEncodeError):
-            pass  # an integer or a text that needs an extension
+        if (own := _own_parts(value)) is not None and is_plain(own[1], plain):
+            packed.body = _encode(_extension(own[0], _encode(own[1])))
+            return packed
+    except (OverflowError, UnicodeEncodeError):
+        pass  # an integer or a text that needs an extension
     walker = _Walker(packed if set_aside else None, packed.definitions)
     try:
         packed.body = _encode(walker.walk(value, 0))
@@ -250,8 +254,21 @@ def _encoder_by_base(value: object) -> Callable[[_Walker, Any, int], object] | N
 
 
 _REGISTERED_ENCODERS: dict[type, Callable[[_Walker, Any, int], object]] = {}
+_OWN: dict[type, tuple[Ext, Callable[[Any], object]] | None] = {}
+"""Type -> how its values become parts, or None where they do not; filled as types are met."""
+
+
+def _own_parts(value: object) -> tuple[Ext, object] | None:
+    """The extension and the parts of one of our own values: the short way for effects, whose parts are mostly plain."""
+    kind = type(value)
+    if kind not in _OWN:
+        _OWN[kind] = next((own for base, own in _OWN.items() if own is not None and issubclass(kind, base)), None)
+    own = _OWN[kind]
+    return None if own is None else (own[0], own[1](value))
 
 
 def register_encoder(code: Ext, kind: type, to_parts: Callable[[Any], object]) -> None:
     """Encode values of this type, subclasses included, as an extension that holds their parts."""
+    if code is not Ext.CALL:  # its code travels beside it
+        _OWN[kind] = code, to_parts
     _REGISTERED_ENCODERS[kind] = _encode_call if code is Ext.CALL else _simple(code, to_parts)

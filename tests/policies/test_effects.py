@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxcell.policies import builtin
+from fxcell.policies import builtin, decoding, encoding
 from fxcell.policies.effects import FX, Effect, UnknownEffectError, WorkerProcess
 from fxcell.policies.errors import DecodeError, EffectError
 from fxcell.policies.loader import load_policy
 from fxcell.policies.running import Runner
+from fxcell.policies.values import decode_value, encode_value
 
 
 class Order(Effect):
@@ -313,3 +314,29 @@ def test_array_piped_into_a_runner_is_itself():
 def test_runner_without_effects_says_so():
     with pytest.raises(TypeError, match=r"does not perform effects such as FX.Now"):
         FX.Now() | Runner()
+
+
+@pytest.mark.parametrize("value", SAMPLES, ids=repr)
+def test_short_way_of_the_codec_writes_and_reads_what_the_long_way_does(value, monkeypatch):
+    short = encode_value(value)
+    assert decode_value(short, allow_calls=False) == value
+    monkeypatch.setattr(encoding, "_own_parts", lambda _: None)
+    monkeypatch.setattr(decoding, "_plain_effect", lambda _: None)
+    assert encode_value(value) == short
+    assert decode_value(short, allow_calls=False) == value
+
+
+@pytest.mark.parametrize("change", [b"\x00", b"\xff", b"\xc7", b"\xc1"])
+def test_small_effect_with_one_byte_changed_is_the_same_either_way(change, monkeypatch):
+    whole = encode_value(FX.ReadFile(path="/a/b"))
+
+    def outcomes():
+        for place in range(len(whole)):
+            try:
+                yield repr(decode_value(whole[:place] + change + whole[place + 1 :], allow_calls=False))
+            except DecodeError:
+                yield "DecodeError"
+
+    short = list(outcomes())
+    monkeypatch.setattr(decoding, "_plain_effect", lambda _: None)
+    assert list(outcomes()) == short
