@@ -130,12 +130,12 @@ class Channel:
                 sent += self._send_some(memoryview(frame)[sent:], [], deadline)
 
     def _send_some(self, data: bytes | memoryview, ancillary: list[Any], deadline: float | None) -> int:
-        if deadline is None:
-            return self.socket.sendmsg([data], ancillary)
+        flags = 0 if deadline is None else _SEND_NOW
         while True:
             try:
-                return self.socket.sendmsg([data], ancillary, _SEND_NOW)
+                return self.socket.sendmsg([data], ancillary, flags) if ancillary else self.socket.send(data, flags)
             except BlockingIOError:
+                assert deadline is not None  # the socket blocks
                 self._wait(deadline, select.POLLOUT)
 
     def send_value(self, kind: str, number: int, packed: values.Packed, deadline: float | None = None) -> None:
