@@ -15,17 +15,18 @@ import errno
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fxcell.policies.errors import KernelRefused
 from fxcell.policies.limits import Limits
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import enforced, root
-from fxcell.sandbox.filter import compile_filter, errno_answers, for_process
+from fxcell.sandbox.filter import asked_rows, compile_filter, errno_answers, for_process
 from fxcell.sandbox.kernel import landlock, namespaces, privileges, processes, rlimits, seccomp
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import TEMPLATE_NAMESPACES
-from fxcell.sandbox.syscalls import CHANNEL_FD, MEMORY_IS_COUNTED, REPORT_FD, STACK_FD
+from fxcell.sandbox.syscalls import CHANNEL_FD, MEMORY_IS_COUNTED, REPORT_FD, STACK_FD, TASKS_ARE_NOT_COUNTED, Allow
 from fxcell.sandbox.view import View
 
 INSIDE_ID = 65534
@@ -41,6 +42,7 @@ class Prepared:
 
     proc: descriptor of the outer /proc, for what a process must write there about itself; closed before plugin code runs.
     in_memory_cgroup: the host puts each worker into a group that limits its memory.
+    asked: new threads that the supervisor lets through while the limits have room, where the kernel has no count of them.
     """
 
     policy: Policy
@@ -50,6 +52,7 @@ class Prepared:
     answers: dict[int, int]
     proc: int
     in_memory_cgroup: bool
+    asked: Mapping[int, tuple[Allow, ...]]
 
 
 def confine_template(prepared: Prepared) -> None:
@@ -268,6 +271,10 @@ def prepare(policy: Policy, plan: Plan, view: View, *, in_memory_cgroup: bool) -
     """Compile the filter and open what will be out of reach later."""
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if not plan.filtered:
-        return Prepared(policy, plan, view, b"", {}, proc, in_memory_cgroup)
+        return Prepared(policy, plan, view, b"", {}, proc, in_memory_cgroup, {})
     words = plan.words | {MEMORY_IS_COUNTED} if in_memory_cgroup else plan.words
-    return Prepared(policy, plan, view, compile_filter(words), errno_answers(words), proc, in_memory_cgroup)
+    if not plan.namespaces:
+        words |= {TASKS_ARE_NOT_COUNTED}
+    return Prepared(
+        policy, plan, view, compile_filter(words), errno_answers(words), proc, in_memory_cgroup, asked_rows(words)
+    )

@@ -38,7 +38,7 @@ def compile_filter(words: frozenset[str]) -> bytes:
     for name in sorted(unconditional):
         _add(program, pyseccomp.ALLOW, name)
     for row in rows:
-        if row.name in conditional:
+        if row.name in conditional and not row.asked:
             _add(program, pyseccomp.ALLOW, row.name, row.when)
     for name, number, _reason in syscalls.refused(rows):
         if name not in conditional:
@@ -63,6 +63,15 @@ def errno_answers(words: Iterable[str]) -> dict[int, int]:
         if resolved >= 0:
             answers.setdefault(resolved, number)
     return answers
+
+
+def asked_rows(words: Iterable[str]) -> dict[int, tuple[syscalls.Allow, ...]]:
+    """The rows that the supervisor is asked about, by call number; each has comparisons."""
+    rows = [row for row in syscalls.allowed(words) if row.asked]
+    return {
+        pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name): tuple(row for row in rows if row.name == name)
+        for name in sorted({row.name for row in rows})
+    }
 
 
 def syscall_name(number: int) -> str:

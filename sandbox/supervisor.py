@@ -10,6 +10,7 @@ everything in its pid namespace.
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import os
 import select
@@ -114,6 +115,8 @@ class _Watch:
         self, prepared: apply.Prepared, line: wire.Channel, worker_pid: int, listener: int, readers: list[int]
     ) -> None:
         self.answers = prepared.answers
+        self.asked = prepared.asked
+        self.tasks = prepared.policy.limits.processes + prepared.policy.limits.threads
         self.output_bytes = prepared.policy.limits.output_bytes
         self.namespaces = prepared.plan.namespaces
         self.line = line
@@ -177,6 +180,9 @@ class _Watch:
         """Answer one system call that the filter left to us: with an errno, or with the end of the worker."""
         try:
             call = seccomp.receive(self.listener)
+            if not self.cause and any(row.fits(call.arguments) for row in self.asked.get(call.number, ())):
+                self.let_through_or_not(call)
+                return
             number = self.answers.get(call.number)
             if number is not None or self.cause:
                 seccomp.refuse(self.listener, call, number or 1)
@@ -189,6 +195,17 @@ class _Watch:
         if processes.signal_thread(self.worker_pid, call.thread_id, STACK_SIGNAL):
             self.wait_for_stack()
         self.kill("denied_syscall")
+
+    def let_through_or_not(self, call: seccomp.Notification) -> None:
+        """Answer clone() for a new thread as the kernel does where it counts: EAGAIN when the limits have no room."""
+        try:
+            room = processes.tasks_of(self.worker_pid) < self.tasks
+        except OSError:
+            room = False
+        if room:
+            seccomp.let_through(self.listener, call)
+        else:
+            seccomp.refuse(self.listener, call, errno.EAGAIN)
 
     def wait_for_stack(self) -> None:
         end = time.monotonic() + _STACK_PATIENCE_S

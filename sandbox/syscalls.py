@@ -9,6 +9,7 @@ Arguments are compared as registers only: what a pointer points to can change af
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import mmap
@@ -52,12 +53,18 @@ class Allow:
     """One call that reaches the kernel. Several rows for one name are alternatives; comparisons of a row must all hold.
 
     machine: the only architecture whose libc makes this call; "" for all.
+    asked:   the supervisor is asked first, and lets it through or not.
     """
 
     name: str
     reason: str
     when: tuple[Compare, ...] = ()
     machine: str = ""
+    asked: bool = False
+
+    def fits(self, arguments: tuple[int, ...]) -> bool:
+        """True when every comparison holds for these registers."""
+        return all(arguments[compare.argument] & compare.mask == compare.value for compare in self.when)
 
 
 def _rows(reason: str, names: str, machine: str = "") -> tuple[Allow, ...]:
@@ -132,11 +139,13 @@ BY_WORD: Mapping[str, tuple[Allow, ...]] = {
     ),
 }  # fmt: skip
 
-MEMORY_IS_COUNTED = "memory_is_counted"
+MEMORY_IS_COUNTED, TASKS_ARE_NOT_COUNTED = "memory_is_counted", "tasks_are_not_counted"
 BY_MACHINE: Mapping[str, tuple[Allow, ...]] = {
     MEMORY_IS_COUNTED: (Allow("mmap", "shared memory without a file: a memory cgroup counts it", _NO_EXEC),),
+    TASKS_ARE_NOT_COUNTED: (),
 }
-"""Words that no policy can name: they follow from what this machine has."""
+"""Words that no policy can name: they follow from what this machine has. Without a user namespace the kernel has no count of
+one worker's tasks: then the supervisor counts, and each clone() that would be allowed is asked of it first."""
 
 OLDER_LIBC = _rows("a C library other than glibc 2.33 or newer, which makes openat and newfstatat of them", "open stat lstat faccessat nanosleep readv")
 """Allowed in addition where the C library needs them."""
@@ -171,8 +180,11 @@ NEW_CALLS = range(449, 512)
 def allowed(words: Iterable[str]) -> tuple[Allow, ...]:
     """The rows for a policy's `allow` words. Raises KeyError for a word that is in neither table."""
     rows = list(BASE)
+    words = frozenset(words)
     for word in sorted(words):
-        rows.extend(BY_WORD.get(word) or BY_MACHINE[word])
+        rows.extend(BY_WORD[word] if word in BY_WORD else BY_MACHINE[word])
+    if TASKS_ARE_NOT_COUNTED in words:
+        rows = [dataclasses.replace(row, asked=True) if row.name == "clone" else row for row in rows]
     if _libc_is_older():
         rows.extend(OLDER_LIBC)
     return tuple(row for row in rows if row.machine in ("", platform.machine()))

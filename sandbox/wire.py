@@ -133,7 +133,7 @@ class Channel:
         flags = 0 if deadline is None else _SEND_NOW
         while True:
             try:
-                return self.socket.sendmsg([data], ancillary, flags) if ancillary else self.socket.send(data, flags)
+                return self.socket.sendmsg([data], ancillary, flags)  # never send(), which is a call that workers do not have
             except BlockingIOError:
                 assert deadline is not None  # the socket blocks
                 self._wait(deadline, select.POLLOUT)

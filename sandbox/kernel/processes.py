@@ -46,6 +46,11 @@ def place_at(wanted: dict[int, int]) -> None:
         os.close(copy)
 
 
+def tasks_of(pid: int) -> int:
+    """How many threads a process has. Raises OSError when that cannot be seen. Source: proc_pid_task(5)."""
+    return os.stat(f"/proc/{pid}/task").st_nlink - 2
+
+
 def children_of(pid: int) -> list[int]:
     """The processes that a process forked and that have not been reaped, as this process sees them.
 

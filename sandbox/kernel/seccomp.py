@@ -11,6 +11,7 @@ from fxcell.sandbox.kernel import libc
 
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 _FLAG_NEW_LISTENER = 1 << 3
+_RESPONSE_CONTINUE = 1
 _ACTION_USER_NOTIFY = 0x7FC00000
 _IOCTL_NOTIF_RECV, _IOCTL_NOTIF_SEND = 0xC0502100, 0xC0182101
 _RESPONSE = struct.Struct("=QqiI")
@@ -67,6 +68,15 @@ def receive(listener: int) -> Notification:
     fcntl.ioctl(listener, _IOCTL_NOTIF_RECV, buffer)
     ident, thread_id, _flags, number, architecture, _pointer, *arguments = _NOTIFICATION.unpack(buffer)
     return Notification(ident, thread_id, number, architecture, tuple(arguments))
+
+
+def let_through(listener: int, notification: Notification) -> None:
+    """Let the waiting system call go on, with the registers that were shown. Raises OSError(ENOENT) as `refuse`.
+
+    Only for decisions on registers: what pointers point to can be changed meanwhile.
+    Source: seccomp_unotify(2), SECCOMP_USER_NOTIF_FLAG_CONTINUE, Linux 5.5.
+    """
+    fcntl.ioctl(listener, _IOCTL_NOTIF_SEND, _RESPONSE.pack(notification.id, 0, 0, _RESPONSE_CONTINUE))
 
 
 def refuse(listener: int, notification: Notification, number: int) -> None:

@@ -16,6 +16,7 @@ from fxcell.host.selftest import judgement, trial
 from fxcell.host.selftest.attack import CATEGORIES
 from fxcell.host.selftest.table import ATTACKS
 from tests.leaks import assert_nothing_left
+from tests.programs.without_layers import run_without
 
 FOLDER = Path(trial.__file__).parent / "attacks"
 OUTSIDE = ("files", "writes", "environment", "network", "processes", "privileges")
@@ -88,6 +89,21 @@ def test_everything_holds_under_compute_within_30_seconds():
     assert float(lines[-4].split(", ")[-1].removesuffix(" s.")) < 30
     for attack in ATTACKS:
         assert any(line.startswith(f"{attack.name} ") for line in lines), attack.name
+
+
+@pytest.mark.slow
+def test_everything_holds_in_the_unprivileged_tier_where_user_namespaces_are_denied(tmp_path):
+    policy = tmp_path / "small.toml"
+    policy.write_text('extends = "compute"\nisolation = "unprivileged"\n')
+    command = [sys.executable, "-m", "fxcell", "selftest", "--policy", policy, "--json"]
+    with assert_nothing_left(patience_s=10):
+        host = run_without(["no-user-namespaces"], command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        output, errors = host.communicate(timeout=90)
+    if os.geteuid() == 0 and "as user " in errors:
+        pytest.skip(f"this interpreter is closed to other users; the ordinary user's run does this: {errors[:200]}")
+    told = json.loads(output)
+    assert [row for row in told["attacks"] if row["verdict"] == "NOT CONTAINED"] == []
+    assert (host.returncode, errors, told["tier"]) == (0, "", "unprivileged")
 
 
 @pytest.mark.slow
