@@ -26,7 +26,7 @@ test-user: setup ## only the tests as an ordinary user (root only)
 	@$(BIN)/python scripts/test_as_user.py $(ARGS)
 
 test-random: setup ## 10,000 random hostile actions against one host (about 5 minutes; FXCELL_RANDOM_ACTIONS, FXCELL_RANDOM_SEED)
-	@FXCELL_RANDOM_ACTIONS=$${FXCELL_RANDOM_ACTIONS:-10000} $(BIN)/pytest -q -s -o faulthandler_timeout=0 tests/escapes/test_random_actions.py $(ARGS)
+	@$(BIN)/python scripts/test_random.py $(ARGS)
 
 test-kernel: setup ## the core of the tests on Debian's 6.1 kernel with cgroup v2, in a virtual machine (root only)
 	@$(BIN)/python scripts/kernel_lab.py $(ARGS)
@@ -38,8 +38,8 @@ test-compatibility: setup ## CPython's own tests and big libraries in workers; r
 test-pythons: setup ## the allowlist and the crash evidence on each of Python 3.11, 3.12 and 3.13 that is here
 	@$(BIN)/python scripts/test_pythons.py $(ARGS)
 
-test-all: ## test, test-kernel, test-compatibility, test-pythons; one total at the end
-	@$(MAKE) --no-print-directory test SUITES="--kernel-lab --compatibility --pythons"
+test-all: ## test, test-random, test-kernel, test-compatibility, test-pythons; one total at the end
+	@$(MAKE) --no-print-directory test SUITES="--random --kernel-lab --compatibility --pythons"
 
 lint: setup ## ruff
 	@$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """`make test`: lint, types, contracts, wheel, the tests as the caller and, for root, as an ordinary user; then totals.
 
-Run by:   .venv/bin/python scripts/run_tests.py [--kernel-lab] [--compatibility] [--pythons] [pytest arguments]
+Run by:   .venv/bin/python scripts/run_tests.py [--random] [--kernel-lab] [--compatibility] [--pythons] [pytest arguments]
+          --random         also 10,000 random hostile actions against one host (scripts/test_random.py)
           --kernel-lab     also the core of the tests on Debian's kernel in a virtual machine (scripts/kernel_lab.py)
           --compatibility  also CPython's own tests and big libraries in workers (scripts/test_compatibility.py)
           --pythons        also the allowlist and the crash evidence on every Python here (scripts/test_pythons.py)
@@ -20,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 MORE = {
+    "--random": ("random hostile actions", "test_random.py"),
     "--kernel-lab": ("core of the tests on another kernel", "kernel_lab.py"),
     "--compatibility": ("compatibility", "test_compatibility.py"),
     "--pythons": ("other versions of Python", "test_pythons.py"),
