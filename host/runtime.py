@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
-from fxcell.host import broker, registry
+from fxcell.host import broker, cancelling, registry
 from fxcell.host.background import DaemonExecutor
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
@@ -44,8 +44,18 @@ class HostRunner(Runner):
         return _threads().submit(self, value)
 
     def aio(self, value: Any) -> Awaitable[Any]:
-        """`await run.aio(value)`: the same for asyncio, without blocking the loop."""
-        return asyncio.wrap_future(_threads().submit(self, value))
+        """`await run.aio(value)`: the same for asyncio, without blocking the loop.
+
+        It begins at once. Cancelling it (asyncio.timeout, wait_for) ends the worker that is running it, as a deadline does.
+        """
+        ticket = cancelling.Ticket()
+        future = asyncio.wrap_future(_threads().submit(self._with_ticket, ticket, value))
+        future.add_done_callback(lambda done: _threads().submit(ticket.cancel) if done.cancelled() else None)
+        return future
+
+    def _with_ticket(self, ticket: cancelling.Ticket, value: Any) -> Any:
+        with ticket.in_this_thread():
+            return self(value)
 
 
 @functools.cache

@@ -21,7 +21,7 @@ import capnp
 import msgspec
 
 from fxcell.host import broker as brokers
-from fxcell.host import ending, templates, watching
+from fxcell.host import cancelling, ending, templates, watching
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
@@ -150,7 +150,8 @@ class Session:
             self.commands += 1
             self.busy = True
             try:
-                return self._run(packed, time.monotonic() + seconds, seconds)
+                with cancelling.command(self._cancel):
+                    return self._run(packed, time.monotonic() + seconds, seconds)
             finally:
                 self.busy = False
 
@@ -289,12 +290,15 @@ class Session:
                 self.ended = f"it was ended ({Reason.CPU_LIMIT.value}: {why})"
                 self._handles.close(self._template)
 
+    def _cancel(self) -> None:
+        # What runs the command in another thread notices that its worker is gone.
+        self._handles.stop_requested = True
+        self._handles.kill()
+
     def stop(self) -> None:
         """End the worker, whatever it is doing, and wait until nothing of it is left."""
         if not self.ended:
-            # A command in another thread notices that its worker is gone, and tells its caller why.
-            self._handles.stop_requested = True
-            self._handles.kill()
+            self._cancel()
         with self._turn:
             if not self.ended:
                 self.ended = "it was stopped"

@@ -133,6 +133,55 @@ def test_aio_answers_without_blocking_the_loop():
     assert asyncio.run(main()) == [1, 2, 3]
 
 
+@zef_function
+def loop():
+    while True:
+        pass
+
+
+def ended(process):
+    """True once the worker is in nobody's list any more."""
+    return all(entry["process"] != process for entry in FX.ListWorkerProcesses() | run)
+
+
+def test_cancelled_command_ends_its_worker_and_no_other(worker):
+    other = FX.StartWorkerProcess() | run
+
+    async def main():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(run.aio(command(worker, loop())), 0.3)
+        with pytest.raises(WorkerStopped, match="stopped by this host"):
+            await run.aio(command(worker, add(1, 2)))  # waits for its turn, which the ended command gives free
+        return await run.aio(command(other, add(1, 2)))
+
+    assert asyncio.run(main()) == 3
+    assert ended(worker)
+    FX.StopWorkerProcess(process=other) | run
+
+
+def test_cancelled_command_that_waits_for_its_turn_never_runs_and_its_worker_lives(worker):
+    async def main():
+        first = run.aio(command(worker, FX.Sleep(seconds=0.5)))
+        await asyncio.sleep(0.1)
+        second = run.aio(command(worker, loop()))
+        await asyncio.sleep(0.1)
+        second.cancel()
+        await first
+        return await run.aio(command(worker, add(20, 22)))
+
+    assert asyncio.run(main()) == 42
+
+
+def test_cancelled_future_that_is_done_ends_nothing(worker):
+    async def main():
+        future = run.aio(command(worker, add(1, 2)))
+        assert await future == 3
+        assert not future.cancel()
+        return await run.aio(command(worker, add(3, 4)))
+
+    assert asyncio.run(main()) == 7
+
+
 def test_stored_value_runs_later(worker):
     stored = command(worker, [add(20, 22), "plain"]).to_bytes()
     assert (FX.from_bytes(stored) | run) == [42, "plain"]
