@@ -123,7 +123,7 @@ def _doctor(
 
 
 _policy = typer.Typer(
-    help="Explain a policy, or print it as one file.", no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS
+    help="Explain, print, check and compare policies.", no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS
 )
 app.add_typer(_policy, name="policy")
 
@@ -149,6 +149,32 @@ def _show(
     from fxcell.host.commands.policy import show_policy
 
     raise typer.Exit(show_policy(policy))
+
+
+@_policy.command("check", epilog=exits.CHECK_HELP, context_settings=_SETTINGS)
+def _check(
+    policy: Annotated[str, typer.Argument(metavar="P", help="A shipped profile, or the path of a TOML file.")],
+    *,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there are warnings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether a policy can be used, and warn of grants that are wider than plugins usually need."""
+    from fxcell.host.commands.policy_compare import check_policy
+
+    raise typer.Exit(check_policy(policy, strict=strict, as_json=as_json))
+
+
+@_policy.command("diff", epilog=exits.DIFF_HELP, context_settings=_SETTINGS)
+def _diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A shipped profile, or the path of a TOML file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The policy to compare it with.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say in words what B allows that A does not, and the reverse: by what is granted, not by how it is written."""
+    from fxcell.host.commands.policy_compare import diff_policies
+
+    raise typer.Exit(diff_policies(a, b, as_json=as_json))
 
 
 @app.command("selftest", epilog=exits.SELFTEST_HELP, context_settings=_SETTINGS)

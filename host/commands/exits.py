@@ -7,6 +7,8 @@ from fxcell.policies.errors import EffectDenied, EffectFailed, FxcellError, Plug
 
 VALUE = 0
 PLUGIN_ERROR = 1
+DIFFERENT = 1
+"""Of the commands that compare: two policies, a run and its record, a policy and what it ought to be."""
 USAGE = 2
 DENIED = 3
 EFFECT_FAILED = 4
@@ -38,6 +40,20 @@ Exit codes:
   130  interrupted by Ctrl-C
 Verdicts: ok; granted (it worked, and the policy's `allow` says that it may);
 NOT CONTAINED; skipped (with the reason).
+"""
+
+DIFF_HELP = """\b
+Exit codes:
+    0  the policies have one digest: they allow the same, written the same
+    1  they differ
+    2  a policy cannot be used
+"""
+
+CHECK_HELP = """\b
+Exit codes:
+    0  the policy can be used; warnings do not change that
+    1  with --strict: there are warnings
+    2  the policy cannot be used: the line on stderr has file and line
 """
 
 
