@@ -1,4 +1,4 @@
-"""The command line: `fxcell run`, `fxcell demo`, `fxcell doctor`, `fxcell policy`.
+"""The command line: `fxcell run`, `fxcell replay`, `fxcell demo`, `fxcell doctor`, `fxcell policy`.
 
 Only this folder imports typer and rich, and only this file at import: `import fxcell` stays cheap.
 """
@@ -88,11 +88,50 @@ def _run(
     deadline: Annotated[
         float | None, typer.Option("--deadline", metavar="SECONDS", help="For the call, at most the policy's limits.wall.")
     ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            "--record", metavar="FILE",
+            help="Write command, code, effects with their results, and outcome there, for `fxcell replay`. Headers such as "
+            "Authorization and Cookie are redacted; all else is in it as it was.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Perform no effect: print each that the policy would let through, and answer with a stand-in (200 and no "
+            "body, an empty file, nothing).",
+        ),
+    ] = False,
 ) -> None:
     """Run a plugin in a hardened worker and print its result."""
-    from fxcell.host.commands.run import run_plugin
+    from fxcell.host.commands.run import Manner, run_plugin
 
-    raise typer.Exit(run_plugin(target, policy, arg or [], as_json=as_json, deadline_s=deadline))
+    manner = Manner(record, dry_run)
+    raise typer.Exit(run_plugin(target, policy, arg or [], as_json=as_json, deadline_s=deadline, manner=manner))
+
+
+@app.command("replay", epilog=exits.REPLAY_HELP, context_settings=_SETTINGS)
+def _replay(
+    record: Annotated[str, typer.Argument(metavar="FILE", help="What `fxcell run --record FILE` wrote.")],
+    plugin: Annotated[
+        str | None, typer.Argument(metavar="PATH[:FUNCTION]", help="A plugin to run in place of the recorded code.")
+    ] = None,
+    *,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", "-p", metavar="P",
+            help="In place of the recorded policy; needed where that is not `full`, preloads modules or shows folders.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a record again in a hardened worker with the recorded answers, and say where it diverged. Nothing is performed."""
+    from fxcell.host.commands.replay import replay_file
+
+    raise typer.Exit(replay_file(record, plugin, policy, as_json=as_json))
 
 
 @app.command("demo", context_settings=_SETTINGS)

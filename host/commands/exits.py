@@ -42,6 +42,16 @@ Verdicts: ok; granted (it worked, and the policy's `allow` says that it may);
 NOT CONTAINED; skipped (with the reason).
 """
 
+REPLAY_HELP = """\b
+Exit codes:
+    0  the same: plugin, policy, effects in their order, and how it ended
+    1  it diverged: each line says where; after another effect there are no more
+       recorded answers, and the plugin gets EffectFailed (diverged)
+    2  usage: the record is damaged or cannot be used, or a plugin or policy
+  125  the sandbox could not be built, or fxcell itself failed
+  130  interrupted by Ctrl-C
+"""
+
 DIFF_HELP = """\b
 Exit codes:
     0  the policies have one digest: they allow the same, written the same
