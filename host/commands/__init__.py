@@ -162,8 +162,9 @@ def _doctor(
 
 
 _policy = typer.Typer(
-    help="Explain, print, check and compare policies.", no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS
-)
+    help="Explain, print, check, compare and learn policies.",
+    no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS,
+)  # fmt: skip
 app.add_typer(_policy, name="policy")
 
 
@@ -214,6 +215,32 @@ def _diff(
     from fxcell.host.commands.policy_compare import diff_policies
 
     raise typer.Exit(diff_policies(a, b, as_json=as_json))
+
+
+@_policy.command("learn", epilog=exits.LEARN_HELP, context_settings=_SETTINGS)
+def _learn(
+    target: Annotated[
+        str, typer.Argument(metavar="PATH[:FUNCTION]", help="A .py file (FUNCTION: main), or a folder with a plugin.toml.")
+    ],
+    *,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", metavar="K=V", help="A keyword argument; V is JSON if it parses, else text. Repeatable."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy there; the file must not exist.")
+    ] = None,
+    perform: Annotated[bool, typer.Option("--perform", help="Perform every effect, also those that change things.")] = False,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Perform no effect at all.")] = False,
+) -> None:
+    """Run a plugin, with a wider filter than plugins get, and print the smallest policy under which it does the same."""
+    from fxcell.host.commands.learn import learn_policy
+    from fxcell.host.learning import Mode
+
+    if perform and simulate:
+        raise typer.BadParameter("--perform and --simulate exclude each other")
+    mode = Mode.PERFORM if perform else Mode.SIMULATE if simulate else Mode.CAREFUL
+    raise typer.Exit(learn_policy(target, arg or [], output, mode))
 
 
 @app.command("selftest", epilog=exits.SELFTEST_HELP, context_settings=_SETTINGS)

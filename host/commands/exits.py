@@ -52,6 +52,23 @@ Exit codes:
   130  interrupted by Ctrl-C
 """
 
+LEARN_HELP = """\b
+Learning runs the code: in a hardened worker, but with a wider filter than any plugin
+needs (every word of `allow`) and with larger limits. No file, network or process of
+the host is within its reach, except by effects:
+  by default    Print, Log, Now, Sleep, RandomBytes and reading (ReadFile and the like)
+                are performed, whatever is named; so are GET and HEAD to hosts that are
+                not private, until something was read. All other effects are simulated.
+  --perform     all effects are performed, whatever the plugin asks for
+  --simulate    none is
+Exit codes:
+    0  learnt, and the plugin passes under it
+    1  nothing was learnt: the plugin did not end with a value, or never does the same
+    2  usage: the plugin, an argument or the output cannot be used
+  125  the sandbox could not be built, or fxcell itself failed
+  130  interrupted by Ctrl-C
+"""
+
 DIFF_HELP = """\b
 Exit codes:
     0  the policies have one digest: they allow the same, written the same
