@@ -8,12 +8,13 @@ bounds by their name (max_…, …_bytes, …_s) by size, everything else as dif
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from fxcell.policies.file_rule import FileRule
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.plain_rule import PlainRule
 from fxcell.policies.rule import Rule
@@ -79,7 +80,7 @@ def outside(directories: Iterable[str], granted: Sequence[str]) -> list[str]:
 
 
 def _is_below(path: str, directories: Iterable[str]) -> bool:
-    return any(path == one or path.startswith(f"{one}/") for one in directories)
+    return any(f"{path}/".startswith(f"{one}/") for one in directories)
 
 
 def _is_covered(key: str, words: _Words, pair: Iterable[Rule]) -> bool:
@@ -105,7 +106,10 @@ def _calls(at: str, before: int | None, after: int | None, budgets: tuple[int, i
 def _key(at: str, key: str, before: object, after: object) -> Iterator[Change]:
     """A key that no kind of rule accounts for."""
     bound = key.startswith("max_") or key.endswith(("_bytes", "_s"))
-    if bound and key.startswith("max_") and (before is None or after is None):
+    words = _KEYS.get(key)
+    if words is not None and (found := list(words(at, before, after))):
+        yield from found
+    elif bound and key.startswith("max_") and (before is None or after is None):
         side, value = (Side.B, before) if after is None else (Side.A, after)
         yield Change(side, at, f"without a bound; the other at most {value}")
     elif bound and _is_number(before) and _is_number(after):
@@ -135,19 +139,63 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else rule_text({"v": value}).removeprefix("{ v = ").removesuffix(" }")
 
 
+def _directories(at: str, before: Any, after: Any) -> Iterator[Change]:
+    if not (_is_texts(before) and _is_texts(after)):
+        return
+    found = [
+        Change(side, at, f"what is below {path}") for side, more, less in _sides(before, after) for path in outside(more, less)
+    ]
+    yield from found or [Change(Side.SAME, at, f"{_shown(before)} and {_shown(after)} are the same files")]
+
+
+def _listed_texts(at: str, before: Any, after: Any) -> Iterator[Change]:
+    if _is_texts(before) and _is_texts(after):
+        for side, more, less in _sides(before, after):
+            new = [repr(text) for text in more if text not in less]
+            if new:
+                yield Change(side, at, ", ".join(new))
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _opening(at: str, before: Any, after: Any) -> Iterator[Change]:
+    if isinstance(before, bool) and isinstance(after, bool):
+        yield Change(Side.B if after else Side.A, at, "granted as well")
+
+
+def _asking(at: str, before: Any, after: Any) -> Iterator[Change]:
+    if bool(before) is not bool(after):
+        yield Change(Side.A if after else Side.B, at, "without asking anybody; for the other somebody must agree to each")
+
+
+def _rate(at: str, before: Any, after: Any) -> Iterator[Change]:
+    speeds = [math.inf if text is None else _per_second(text) for text in (before, after)]
+    if None not in speeds and speeds[0] != speeds[1]:
+        shown = ["as fast as it likes" if text is None else f"{text}" for text in (before, after)]
+        faster = speeds[1] > speeds[0]  # type: ignore[operator]
+        yield Change(Side.B if faster else Side.A, at, f"{shown[faster]}; the other {shown[not faster]}")
+
+
+def _per_second(text: object) -> float | None:
+    """Calls in a second of a rate such as "10/s", "600/min" or "5/h"."""
+    match = re.fullmatch(r"(\d{1,12})/(s|min|h)", str(text), re.ASCII)
+    return None if match is None else int(match[1]) / {"s": 1, "min": 60, "h": 3600}[match[2]]
+
+
+_KEYS: Mapping[str, Callable[[str, Any, Any], Iterator[Change]]] = {
+    "under": _directories, "names": _listed_texts, "modes": _listed_texts, "plugins": _listed_texts,
+    "create_parents": _opening, "hidden": _opening, "ask": _asking, "rate": _rate,
+}  # fmt: skip
+"""Keys that mean the same in every kind of rule that has them."""
+
+
 # --- kinds
 
 
 def _sides(a: Any, b: Any) -> tuple[tuple[Side, Any, Any], ...]:
     return (Side.B, b, a), (Side.A, a, b)
-
-
-def _files(at: str, a: FileRule, b: FileRule) -> Iterator[Change]:
-    for side, more, less in _sides(a, b):
-        for path in outside(more.under, less.under):
-            yield Change(side, f"{at}.under", f"what is below {path}")
-    if a.max_bytes != b.max_bytes:
-        yield from _number(f"{at}.max_bytes", "max_bytes", a.max_bytes, b.max_bytes)
 
 
 def _requests(at: str, a: HTTPRule, b: HTTPRule) -> Iterator[Change]:
@@ -248,7 +296,6 @@ def _grants(key: _Key, value: Any, listed: Mapping[_Key, Any] | None, bound: flo
 
 _KINDS: Mapping[type[Rule], _Words] = {
     HTTPRule: _Words(frozenset({"hosts", "methods", "ports", "max_body_bytes", "private_hosts"}), _requests),
-    FileRule: _Words(frozenset({"under", "max_bytes"}), _files),
     PlainRule: _Words(frozenset(), _plain),
 }
 """Kinds of rules with words of their own; any other is compared key by key."""

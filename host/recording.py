@@ -44,6 +44,11 @@ class Recorder:
         self._left_bytes = MAX_BYTES
         self._began = 0.0
 
+    @property
+    def is_full(self) -> bool:
+        """True when more came than a record may hold: nothing is kept any more, and save raises."""
+        return self._left_bytes < 0
+
     def command(self, session: Session, value: Any, go: Callable[[], Any]) -> Any:
         """Run the command and keep it with its outcome, also where that is an error."""
         kept = RecordedCommand(calls.to_portable_bytes(value))
@@ -83,14 +88,14 @@ class Recorder:
         finally:
             asked, ended = values.encode_value(redacted(effect)), time.perf_counter()
             self._take(len(asked) + len(answer))
-            if self._left_bytes >= 0:
+            if not self.is_full:
                 performed = session.broker.performed > before
                 entry = RecordedEffect(asked, outcome, answer, performed, started - self._began, ended - started)
                 self.record.commands[-1].effects.append(entry)
 
     def save(self, path: str) -> None:
         """Write the record. Raises RecordError, also where the run was more than a record may hold."""
-        if self._left_bytes < 0:
+        if self.is_full:
             raise RecordError(f"the run is more than a record may hold ({MAX_BYTES:,} bytes); nothing was written to {path!r}")
         write_record(path, self.record)
 

@@ -1,6 +1,6 @@
 """Replaying: the commands of a record once more, in a real hardened worker, with the recorded answers.
 
-    record -> policy, commands -> worker;   worker --effect--> rules, budget -> the record's answer to effect N -> worker
+    record -> policy, commands -> worker;   worker --effect--> rules, counts -> the record's answer to effect N -> worker
 
 Nothing is performed: no request, no file, no clock, no wait. Whatever the worker does otherwise than recorded is a
 Divergence: another effect, one more or one less, another judgement of the policy, another end. From the first other
@@ -9,7 +9,7 @@ effect on there are no answers left, and the worker gets EffectFailed(diverged).
 
 from __future__ import annotations
 
-import functools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from fxcell.host import registry, tapes
 from fxcell.host.broker import summary
 from fxcell.host.records import Record, RecordedCommand, RecordedEffect, decoded_command
 from fxcell.host.redaction import redacted
-from fxcell.policies import values
+from fxcell.policies import rules, values
 from fxcell.policies.calls import Call
 from fxcell.policies.crash import WorkerCrash
 from fxcell.policies.effects import Effect
@@ -66,37 +66,63 @@ class Replayed:
 class Replayer:
     """A tape that answers every effect of one command from its record. divergences: what was not as recorded, so far."""
 
-    def __init__(self, recorded: RecordedCommand, number: int) -> None:
+    def __init__(self, recorded: RecordedCommand, number: int, *, other_policy: bool = False) -> None:
         self.recorded = recorded
         self.number = number
+        self.other_policy = other_policy
+        self._counts: Counter[str] = Counter()
         self.divergences: list[Divergence] = []
         self._asked = 0
         self._lost = False
 
-    def command(self, session: Session, _value: Any, go: Callable[[], Any]) -> Any:
+    def command(self, _session: Session, _value: Any, go: Callable[[], Any]) -> Any:
         """Run the command; effects that were not asked for again are divergences."""
-        before = session.broker.performer
         try:
             return go()
         finally:
-            session.broker.performer = before
-            left = len(self.recorded.effects) - self._asked
-            if left > 0 and not self._lost:
+            if len(self.recorded.effects) > self._asked and not self._lost:
                 self._asked += 1
                 expected = self.recorded.effects[self._asked - 1]
                 self._diverge(f"was not asked for; the record has {_shown(expected.effect())}")
 
     def effect(self, session: Session, effect: Effect, context: Context) -> Any:
-        """The recorded answer, if this is the next recorded effect and the policy judges it as then."""
+        """The recorded answer, if this is the next recorded effect and the policy judges it as then.
+
+        The broker is not asked: it would count by the clock, ask people, and write into the host's log what is no decision.
+        """
+        del context
         self._asked += 1
-        expected = self._expected(effect)
-        session.broker.performer = functools.partial(self._answer, expected)
+        broker = session.broker
+        broker.last_effect = effect.effect_name
         try:
-            return session.broker.perform(effect, context)
+            expected = self._expected(effect)
+            self._judge(session.policy, effect, expected)
+            broker.performed += 1
+            return self._answer(expected, effect)
+        except EffectDenied as denied:
+            broker.last_denial = denied
+            raise
+
+    def _judge(self, policy: Policy, effect: Effect, expected: RecordedEffect | None) -> None:
+        """Raise EffectDenied where the fields or the counts of the policy forbid what the record may have granted."""
+        try:
+            rules.check(policy, effect)
+            self._count(policy, effect.effect_name, expected)
         except EffectDenied as denied:
             if expected is not None and expected.outcome != "denied":
                 self._diverge(f"{_shown(effect)} is denied ({denied.rule}); in the record it was {expected.outcome}")
             raise
+        if expected is not None and expected.outcome == "denied" and not expected.performed and self.other_policy:
+            self._diverge(f"{_shown(effect)} is granted; in the record it was denied")
+
+    def _count(self, policy: Policy, name: str, expected: RecordedEffect | None) -> None:
+        if expected is not None and not expected.performed:
+            return
+        self._counts[name] += 1
+        allowed = rules.calls_allowed(policy, name)
+        if self._counts[name] > allowed or self._counts.total() > policy.limits.effects:
+            rule = f"the command has used up its {min(allowed, policy.limits.effects)} of them"
+            raise EffectDenied(name, None, rule, policy.name, "")
 
     def _expected(self, effect: Effect) -> RecordedEffect | None:
         if self._lost:
@@ -113,7 +139,7 @@ class Replayer:
             return None
         return expected
 
-    def _answer(self, expected: RecordedEffect | None, effect: Effect, _context: Context) -> Any:
+    def _answer(self, expected: RecordedEffect | None, effect: Effect) -> Any:
         name = effect.effect_name
         if expected is None:
             raise EffectFailed(name, "diverged", "the record of the run has no answer to this effect")
@@ -121,8 +147,6 @@ class Replayer:
             return expected.result()
         if expected.outcome == "cancelled":
             raise EffectFailed(name, "cancelled", "the recorded run was interrupted here")
-        if not expected.performed:
-            self._diverge(f"{_shown(effect)} is granted; in the record it was denied")
         told = expected.refusal()
         try:
             raise _refusal(expected.outcome, told)
@@ -148,7 +172,7 @@ def replay(record: Record, *, plugin: Plugin | None = None, policy: Policy | Non
     outcomes: list[Any] = []
     try:
         for number, (recorded, command) in enumerate(zip(record.commands, commands, strict=True), 1):
-            tape = Replayer(recorded, number)
+            tape = Replayer(recorded, number, other_policy=chosen.digest != record.policy_digest)
             outcome: Any
             with tapes.attached(process, tape):
                 try:

@@ -2,8 +2,8 @@
 
 Print, Log, Sleep and everything that changes or deletes something: None, at once. Now: the host's clock. RandomBytes: as
 many bytes from the host's random source. HTTPRequest: status 200 without headers and body, from the url that was asked.
-ReadFile: no bytes. ListDirectory, KeyValueList: []. GetEnvironment, KeyValueGet, CallPlugin, and every effect that this
-table does not name: None.
+ReadFile: no bytes. ListDirectory: []. KeyValueList: one page, the last, without keys. KeyValueDelete: False.
+GetEnvironment, KeyValueGet, CallPlugin, and every effect that this table does not name: None.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _ANSWERS: Mapping[str, Callable[[Any, Context], Any]] = {
     "HTTPRequest": _response,
     "ReadFile": lambda _effect, _context: b"",
     "ListDirectory": lambda _effect, _context: [],
-    "KeyValueList": lambda _effect, _context: [],
+    "KeyValueList": lambda _effect, _context: {"keys": [], "next": None},
+    "KeyValueDelete": lambda _effect, _context: False,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fxcell.policies.file_rule import FileRule
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.policy import Isolation, Policy
 from fxcell.policies.targets import host_entry
@@ -41,8 +40,8 @@ def _rules(policy: Policy) -> Iterator[tuple[str, str]]:
     for name, rule in policy.effects.items():
         if isinstance(rule, HTTPRule):
             yield from _requests(f"effects.{name}", rule)
-        elif isinstance(rule, FileRule):
-            yield from _directories(f"effects.{name}.under", rule.under)
+        else:
+            yield from _directories(f"effects.{name}.under", getattr(rule, "under", ()))
 
 
 def _requests(at: str, rule: HTTPRule) -> Iterator[tuple[str, str]]:

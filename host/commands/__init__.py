@@ -235,7 +235,7 @@ def _learn(
 ) -> None:
     """Run a plugin, with a wider filter than plugins get, and print the smallest policy under which it does the same."""
     from fxcell.host.commands.learn import learn_policy
-    from fxcell.host.learning import Mode
+    from fxcell.host.learning_tapes import Mode
 
     if perform and simulate:
         raise typer.BadParameter("--perform and --simulate exclude each other")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fxcell.host.commands import exits
 from fxcell.host.commands.run import parse_arguments, split_target, tell
-from fxcell.host.learning import Mode
+from fxcell.host.learning_tapes import Mode
 from fxcell.policies.errors import FxcellError, OutcomeError, UserError
 
 

@@ -10,8 +10,9 @@ import pytest
 from fxcell import FX, EffectDenied, Limits, OutcomeError, Policy, WorkerProcess, load_policy, run
 from fxcell.host import learning
 from fxcell.host.commands import exits
-from fxcell.host.learning import Mode, learn, performed_by_default
+from fxcell.host.learning import learn
 from fxcell.host.learning_grants import Grants
+from fxcell.host.learning_tapes import Mode, performed_by_default
 from fxcell.host.learnt_text import learnt_text
 from fxcell.host.plugins import load_plugin
 from fxcell.policies.errors import PolicyError
@@ -253,6 +254,13 @@ def test_file_is_read_by_default_and_not_where_all_is_simulated(tmp_path):
     assert learnt.outcome == [b"a", b"b"]
     assert learnt.policy.effects["ReadFile"].to_data()["under"] == [folder]
     assert learn(plugin, {}, Mode.SIMULATE).outcome == [b"", b""]
+
+
+def test_run_that_is_more_than_can_be_kept_is_not_learnt(tmp_path, monkeypatch):
+    monkeypatch.setattr("fxcell.host.recording.MAX_BYTES", 100_000)
+    source = "def main():\n    return sum(len(FX.RandomBytes(count=60_000) | run) for _ in range(5))\n"
+    learnt = learn(plugin_of(tmp_path, source), {})
+    assert (learnt.outcome.kind, learnt.asked["RandomBytes"]) == ("too_large", 2)
 
 
 PERFORMED = [
