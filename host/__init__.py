@@ -2,7 +2,8 @@
 
 Reading order: runtime (`| run`), registry (handles to sessions), sessions (one worker), templates and launcher (where
 workers come from), cgroups, broker and effects/ (what workers may ask for), diagnose (why one died), plugins (files and
-folders as calls), commands/ (the command line).
+folders as calls), recording, replaying and learning (tapes between a session and its broker), explain and difference (what a
+policy means, and two of them), commands/ (the command line).
 """
 
 

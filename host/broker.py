@@ -13,6 +13,7 @@ import math
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ class Broker:
 
     performed:   effects handed to a handler during this command, whatever came of them: above 0, never replay it.
     last_denial: the last EffectDenied of this command, or None.
+    performer:   answers an effect that was judged and counted; by default its handler. A replay answers from a record.
     """
 
     def __init__(self, policy: Policy, worker: str, *, history: int = 256) -> None:
@@ -62,6 +64,7 @@ class Broker:
         self.open_effect: str | None = None
         self.performed = 0
         self.last_denial: EffectDenied | None = None
+        self.performer: Callable[[Effect, Context], Any] = _handle
         self._calls: dict[str, int] = {}
         self._number = 0
 
@@ -87,7 +90,7 @@ class Broker:
         try:
             self._judge(effect)
             self._spend(name)
-            result = _handle(effect, context)
+            result = self.performer(effect, context)
             outcome = "done"
         except EffectDenied as denied:
             self.last_denial = denied
@@ -99,7 +102,7 @@ class Broker:
             raise
         finally:
             self.open_effect = None
-            detail = _summary(effect)
+            detail = summary(effect)
             if reason:
                 detail = f"{detail} - {visible(reason)}" if detail else visible(reason)
             seconds = time.perf_counter() - started
@@ -162,7 +165,7 @@ def _handle(effect: Effect, context: Context) -> Any:
     return result
 
 
-def _summary(effect: Effect) -> str:
+def summary(effect: Effect) -> str:
     """The fields in one visible line, cut; its cost does not grow with the size of the values."""
     if not effect.effect_fields:
         return ""

@@ -15,7 +15,7 @@ import itertools
 import os
 import threading
 import time
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import capnp
 import msgspec
@@ -44,6 +44,9 @@ from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import Probe
 from fxcell.sandbox.worker import PROTOCOL
 
+if TYPE_CHECKING:
+    from fxcell.host.tapes import Tape
+
 _numbers = itertools.count(1)
 _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
 
@@ -67,6 +70,7 @@ class Session:
         self.busy = False
         self.broker = brokers.Broker(policy, self.process.id)
         self.outputs = Outputs(policy)
+        self.tape: Tape | None = None
         self._turn = threading.Lock()
         self._known: dict[str, Definition] = {}
         self._effects_seen = 0
@@ -149,9 +153,12 @@ class Session:
             seconds = limits.wall_s if deadline_s is None else min(deadline_s, limits.wall_s)
             self.commands += 1
             self.busy = True
+            deadline = time.monotonic() + seconds
             try:
                 with cancelling.command(self._cancel):
-                    return self._run(packed, time.monotonic() + seconds, seconds)
+                    if self.tape is None:
+                        return self._run(packed, deadline, seconds)
+                    return self.tape.command(self, value, lambda: self._run(packed, deadline, seconds))
             finally:
                 self.busy = False
 
@@ -250,7 +257,9 @@ class Session:
             effect.effect_name
         )  # until its answer is on the way: a worker that dies before may ask again
         try:
-            packed = values.pack(self.broker.perform(effect, context))
+            tape = self.tape
+            result = self.broker.perform(effect, context) if tape is None else tape.effect(self, effect, context)
+            packed = values.pack(result)
             self.channel.send_value("effectResult", number, packed, deadline)
         except (EffectDenied, EffectFailed) as refusal:
             self._refuse_effect(number, refusal, deadline)

@@ -218,6 +218,18 @@ def template_for(policy: Policy) -> Template:
         return template
 
 
+def is_running(policy: Policy) -> bool:
+    """True when a template of this policy has been started and not closed."""
+    return policy.digest in _templates
+
+
+def close(policy: Policy) -> None:
+    """End the template of this policy, if there is one. Before: no worker of it is left, for they end with it."""
+    template = _templates.pop(policy.digest, None)
+    if template is not None:
+        template.close()
+
+
 def close_all() -> None:
     """End every template of this process."""
     while _templates:

@@ -7,7 +7,8 @@ FxcellError
 │   ├── EncodeError              a value that cannot travel, and where in it
 │   ├── MessageTooLarge          a value over the policy's message_bytes
 │   ├── WorkerStopped            a command for a worker that is not there any more
-│   └── PluginNotUsable          a plugin file, folder or entry that cannot be run
+│   ├── PluginNotUsable          a plugin file, folder or entry that cannot be run
+│   └── RecordError              a record of a run that cannot be read, used or written
 ├── IsolationUnavailable         this machine lacks a layer the policy requires: layer, cause, fix
 ├── KernelRefused                one system call failed: step, errno
 ├── DecodeError                  bytes that are not what they should be
@@ -70,6 +71,10 @@ class WorkerStopped(UserError):
 
 class PluginNotUsable(UserError):
     """A plugin's file, manifest or entry cannot be used."""
+
+
+class RecordError(UserError):
+    """A record of a run cannot be read, used or written."""
 
 
 class IsolationUnavailable(FxcellError):

@@ -91,6 +91,21 @@ def test_plugin_folder_gets_what_it_asks_for_and_the_policy_grants():
     assert re.match(r"EffectDenied: FX\.ReadFile, field 'path', is denied .* is not below /srv/data\.", lines[3])
 
 
+@pytest.mark.slow
+def test_learnt_policy_lets_the_plugin_pass_and_its_record_replays_without_service_and_file():
+    lines = output_of("learn_record_replay.py")
+    assert [line for line in lines if line.startswith("== exit code")] == [f"== exit code {code}" for code in (0, 0, 0, 1)]
+    learnt = lines[lines.index("[effects]") + 1 :][:7]
+    assert [line.split()[0] for line in learnt] == ["HTTPRequest", "Log", "Now", "Print", "RandomBytes", "ReadFile", "Sleep"]
+    assert all("  # " in line and "; without it FX." in line for line in learnt)
+    assert not [line for line in lines if line.startswith("allow")]  # it needs no word at all
+    assert "3 cities, warmest is Pune" in lines
+    assert "same: weather, 10 effects, the same result" in lines
+    more = lines[lines.index("B allows what A does not") : lines.index("A allows what B does not")]
+    found = {line.split(":")[0].strip() for line in more if line.startswith("  effects.")}
+    assert found == {"effects.HTTPRequest", "effects.ReadFile"}
+
+
 def test_every_example_is_run_here():
     source = Path(__file__).read_text()
     assert [name for name in NAMES if f'output_of("{name}"' not in source] == []

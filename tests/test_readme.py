@@ -178,8 +178,10 @@ def test_designed_snippets_run_one_after_the_other(local_url):
 
 
 def test_policy_that_is_shown_can_be_loaded(tmp_path):
-    (block,) = [block for language, block in BLOCKS if language == "toml"]
+    block, learnt = [block for language, block in BLOCKS if language == "toml"]
     file = tmp_path / "weather.toml"
+    file.write_text(learnt)
+    assert sorted(load_policy(str(file)).effects) == ["HTTPRequest", "Now", "ReadFile"]
     file.write_text(block)
     policy = load_policy(str(file))
     assert sorted(policy.effects) == ["HTTPRequest", "Log", "Now", "Print", "RandomBytes", "ReadFile"]

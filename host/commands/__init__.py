@@ -1,4 +1,4 @@
-"""The command line: `fxcell run`, `fxcell demo`, `fxcell doctor`, `fxcell policy`.
+"""The command line: `fxcell run`, `fxcell replay`, `fxcell demo`, `fxcell doctor`, `fxcell policy`.
 
 Only this folder imports typer and rich, and only this file at import: `import fxcell` stays cheap.
 """
@@ -88,11 +88,50 @@ def _run(
     deadline: Annotated[
         float | None, typer.Option("--deadline", metavar="SECONDS", help="For the call, at most the policy's limits.wall.")
     ] = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            "--record", metavar="FILE",
+            help="Write command, code, effects with their results, and outcome there, for `fxcell replay`. Headers such as "
+            "Authorization and Cookie are redacted; all else is in it as it was.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Perform no effect: print each that the policy would let through, and answer with a stand-in (200 and no "
+            "body, an empty file, nothing).",
+        ),
+    ] = False,
 ) -> None:
     """Run a plugin in a hardened worker and print its result."""
-    from fxcell.host.commands.run import run_plugin
+    from fxcell.host.commands.run import Manner, run_plugin
 
-    raise typer.Exit(run_plugin(target, policy, arg or [], as_json=as_json, deadline_s=deadline))
+    manner = Manner(record, dry_run)
+    raise typer.Exit(run_plugin(target, policy, arg or [], as_json=as_json, deadline_s=deadline, manner=manner))
+
+
+@app.command("replay", epilog=exits.REPLAY_HELP, context_settings=_SETTINGS)
+def _replay(
+    record: Annotated[str, typer.Argument(metavar="FILE", help="What `fxcell run --record FILE` wrote.")],
+    plugin: Annotated[
+        str | None, typer.Argument(metavar="PATH[:FUNCTION]", help="A plugin to run in place of the recorded code.")
+    ] = None,
+    *,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", "-p", metavar="P",
+            help="In place of the recorded policy; needed where that is not `full`, preloads modules or shows folders.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run a record again in a hardened worker with the recorded answers, and say where it diverged. Nothing is performed."""
+    from fxcell.host.commands.replay import replay_file
+
+    raise typer.Exit(replay_file(record, plugin, policy, as_json=as_json))
 
 
 @app.command("demo", context_settings=_SETTINGS)
@@ -123,8 +162,9 @@ def _doctor(
 
 
 _policy = typer.Typer(
-    help="Explain a policy, or print it as one file.", no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS
-)
+    help="Explain, print, check, compare and learn policies.",
+    no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS,
+)  # fmt: skip
 app.add_typer(_policy, name="policy")
 
 
@@ -149,6 +189,58 @@ def _show(
     from fxcell.host.commands.policy import show_policy
 
     raise typer.Exit(show_policy(policy))
+
+
+@_policy.command("check", epilog=exits.CHECK_HELP, context_settings=_SETTINGS)
+def _check(
+    policy: Annotated[str, typer.Argument(metavar="P", help="A shipped profile, or the path of a TOML file.")],
+    *,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when there are warnings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether a policy can be used, and warn of grants that are wider than plugins usually need."""
+    from fxcell.host.commands.policy_compare import check_policy
+
+    raise typer.Exit(check_policy(policy, strict=strict, as_json=as_json))
+
+
+@_policy.command("diff", epilog=exits.DIFF_HELP, context_settings=_SETTINGS)
+def _diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A shipped profile, or the path of a TOML file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The policy to compare it with.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say in words what B allows that A does not, and the reverse: by what is granted, not by how it is written."""
+    from fxcell.host.commands.policy_compare import diff_policies
+
+    raise typer.Exit(diff_policies(a, b, as_json=as_json))
+
+
+@_policy.command("learn", epilog=exits.LEARN_HELP, context_settings=_SETTINGS)
+def _learn(
+    target: Annotated[
+        str, typer.Argument(metavar="PATH[:FUNCTION]", help="A .py file (FUNCTION: main), or a folder with a plugin.toml.")
+    ],
+    *,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "-a", metavar="K=V", help="A keyword argument; V is JSON if it parses, else text. Repeatable."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the policy there; the file must not exist.")
+    ] = None,
+    perform: Annotated[bool, typer.Option("--perform", help="Perform every effect, also those that change things.")] = False,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Perform no effect at all.")] = False,
+) -> None:
+    """Run a plugin, with a wider filter than plugins get, and print the smallest policy under which it does the same."""
+    from fxcell.host.commands.learn import learn_policy
+    from fxcell.host.learning_tapes import Mode
+
+    if perform and simulate:
+        raise typer.BadParameter("--perform and --simulate exclude each other")
+    mode = Mode.PERFORM if perform else Mode.SIMULATE if simulate else Mode.CAREFUL
+    raise typer.Exit(learn_policy(target, arg or [], output, mode))
 
 
 @app.command("selftest", epilog=exits.SELFTEST_HELP, context_settings=_SETTINGS)

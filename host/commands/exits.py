@@ -7,6 +7,8 @@ from fxcell.policies.errors import EffectDenied, EffectFailed, FxcellError, Plug
 
 VALUE = 0
 PLUGIN_ERROR = 1
+DIFFERENT = 1
+"""Of the commands that compare: two policies, a run and its record, a policy and what it ought to be."""
 USAGE = 2
 DENIED = 3
 EFFECT_FAILED = 4
@@ -38,6 +40,47 @@ Exit codes:
   130  interrupted by Ctrl-C
 Verdicts: ok; granted (it worked, and the policy's `allow` says that it may);
 NOT CONTAINED; skipped (with the reason).
+"""
+
+REPLAY_HELP = """\b
+Exit codes:
+    0  the same: plugin, policy, effects in their order, and how it ended
+    1  it diverged: each line says where; after another effect there are no more
+       recorded answers, and the plugin gets EffectFailed (diverged)
+    2  usage: the record is damaged or cannot be used, or a plugin or policy
+  125  the sandbox could not be built, or fxcell itself failed
+  130  interrupted by Ctrl-C
+"""
+
+LEARN_HELP = """\b
+Learning runs the code: in a hardened worker, but with a wider filter than any plugin
+needs (every word of `allow`) and with larger limits. No file, network or process of
+the host is within its reach, except by effects:
+  by default    Print, Log, Now, Sleep, RandomBytes and reading (ReadFile and the like)
+                are performed, whatever is named; so are GET and HEAD to hosts that are
+                not private, until something was read. All other effects are simulated.
+  --perform     all effects are performed, whatever the plugin asks for
+  --simulate    none is
+Exit codes:
+    0  learnt, and the plugin passes under it
+    1  nothing was learnt: the plugin did not end with a value, or never does the same
+    2  usage: the plugin, an argument or the output cannot be used
+  125  the sandbox could not be built, or fxcell itself failed
+  130  interrupted by Ctrl-C
+"""
+
+DIFF_HELP = """\b
+Exit codes:
+    0  the policies have one digest: they allow the same, written the same
+    1  they differ
+    2  a policy cannot be used
+"""
+
+CHECK_HELP = """\b
+Exit codes:
+    0  the policy can be used; warnings do not change that
+    1  with --strict: there are warnings
+    2  the policy cannot be used: the line on stderr has file and line
 """
 
 

@@ -8,14 +8,34 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fxcell.host.commands import exits
 from fxcell.policies.errors import EffectDenied, FxcellError, PluginError, PluginNotUsable, UserError
 
+if TYPE_CHECKING:
+    from fxcell.host.effects.context import Context
+    from fxcell.host.plugins import Plugin
+    from fxcell.policies.effects import Effect, WorkerProcess
 
-def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool, deadline_s: float | None) -> int:
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a plugin is run beside the ordinary way.
+
+    record:  path of the record to write, or None.
+    dry_run: no effect is performed; each that would be is printed, and answered as host/simulate.py says.
+    """
+
+    record: str | None = None
+    dry_run: bool = False
+
+
+def run_plugin(
+    target: str, policy: str, given: Sequence[str], *, as_json: bool, deadline_s: float | None, manner: Manner = Manner()
+) -> int:
     """Run PATH[:FUNCTION] under a policy, print what came of it, answer the exit code.
 
     given: "name=value" texts; a value that parses as JSON is that JSON, any other is itself.
@@ -26,14 +46,14 @@ def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool,
 
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            value = _answer(target, policy, given, deadline_s)
+            value = _answer(target, policy, given, deadline_s, manner)
     except FxcellError as error:
-        _tell(_line_of(error))
+        tell(_line_of(error))
         if as_json:
             print(to_json(_to_dict(error)))
         return exits.code_of(error)
     except KeyboardInterrupt:
-        _tell("interrupted; the worker was ended")
+        tell("interrupted; the worker was ended")
         return exits.INTERRUPTED
     print(to_json({"outcome": "value", "value": value}) if as_json else readable(value))
     return exits.VALUE
@@ -60,7 +80,7 @@ def parse_arguments(given: Sequence[str]) -> dict[str, Any]:
     return arguments
 
 
-def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: float | None) -> Any:
+def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: float | None, manner: Manner) -> Any:
     if deadline_s is not None and not (math.isfinite(deadline_s) and deadline_s > 0):
         raise UserError(f"--deadline must be a number of seconds above 0, got {deadline_s}")
     from fxcell import FX, load_policy
@@ -76,7 +96,8 @@ def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: flo
         command = FX.SendCommandToWorkerProcess(
             process=worker, command=plugin.call(**arguments), deadline_s=deadline_s
         )
-        return command | run
+        with _in_manner(manner, worker, plugin):
+            return command | run
     except PluginError as error:
         if error.type_name == "PluginNotUsable":  # so said sandbox/code.py of the entry; a plugin could say it too
             raise PluginNotUsable(f"the plugin cannot be used: {error.message}") from error
@@ -88,6 +109,28 @@ def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: flo
         raise
     finally:
         shutdown()
+
+
+@contextlib.contextmanager
+def _in_manner(manner: Manner, worker: WorkerProcess, plugin: Plugin) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        if manner.dry_run:
+            from fxcell.host.registry import session_of
+
+            session_of(worker).broker.performer = _would_perform
+        if manner.record is not None:
+            from fxcell.host.recording import recording
+
+            stack.enter_context(recording(worker, manner.record, plugin))
+        yield
+
+
+def _would_perform(effect: Effect, context: Context) -> Any:
+    from fxcell.host.broker import summary
+    from fxcell.host.simulate import simulated
+
+    print(f"would perform FX.{effect.effect_name}({summary(effect)})", flush=True)
+    return simulated(effect, context)
 
 
 class _NotRequested(EffectDenied):
@@ -137,7 +180,7 @@ def _line_of(error: FxcellError) -> str:
     return f"the worker crashed: {error}" if isinstance(error, WorkerCrash) else str(error)
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
     """One line on stderr; whatever a plugin put into it is made harmless."""
     from fxcell.host.effects.basic import visible
 

@@ -1,0 +1,204 @@
+"""Learning a policy: the smallest one under which a plugin does what it did once.
+
+    1 run     widest filter, effects granted as they come, performed or simulated -> value, effects with answers
+    n trials  the same call under less and less, with the recorded answers: whatever the run passes without is left out
+    policy    what is left, each line with what happened without it; loaded from its text and tried once more
+
+The plugin is not trusted with more than a hardened worker: the widest filter is that of every word of `allow`. Trials
+perform nothing. What the run performs is its Mode's to say (learning_tapes.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fxcell.host import registry, tapes, templates
+from fxcell.host.learning_tapes import Answers, Learner, Mode
+from fxcell.policies import values
+from fxcell.policies.crash import WorkerCrash
+from fxcell.policies.errors import EffectDenied, OutcomeError, PluginError, PolicyError
+from fxcell.policies.limits import GiB, Limits, MiB
+from fxcell.policies.policy import Policy
+from fxcell.policies.words import WORDS
+
+if TYPE_CHECKING:
+    from fxcell.host.plugins import Plugin
+
+WIDE = Limits(
+    memory_bytes=2 * GiB, cpu_s=120.0, wall_s=240.0, processes=32, threads=128, open_files=512, file_bytes=1 * GiB,
+    scratch_bytes=256 * MiB, scratch_files=65_536, message_bytes=512 * MiB, output_bytes=64 * MiB, effects=1_000_000,
+    stack_bytes=64 * MiB,
+)  # fmt: skip
+"""The limits of the first run: a plugin that needs more is not learnt."""
+
+_STRONGEST_FIRST = ("writable_code", "processes", "scratch", "load_libraries", "threads")
+"""Every word, in the order in which it is tried without them: one can open what another opens too, as fork does threads."""
+
+_TRIAL_S = 10.0
+"""The least that a trial may take in seconds; a run that took long gives its trials ten times as long."""
+
+
+@dataclass(slots=True)
+class Learnt:
+    """What was learnt.
+
+    policy:    the smallest policy that was found, or None where the run did not end with a value.
+    outcome:   the value of the first run, or the OutcomeError that ended it.
+    reasons:   line ("allow.threads", "limits.memory_bytes", "effects.Print") -> what happened without it.
+    asked:     effect -> how often it was asked for.      simulated: effect -> how often it was only simulated.
+    same:      trials could be held to the very value of the run; False for a plugin that answers another each time.
+    """
+
+    policy: Policy | None
+    outcome: Any
+    reasons: dict[str, str] = field(default_factory=dict)
+    asked: Counter[str] = field(default_factory=Counter)
+    simulated: Counter[str] = field(default_factory=Counter)
+    same: bool = True
+
+
+class _Trials:
+    """Tries the call of the first run under other policies."""
+
+    def __init__(self, command: Any, learner: Learner, outcome: Any, seconds: float) -> None:
+        self.command = command
+        self.answers = learner.answers
+        self.expected = values.encode_value(outcome)
+        self.seconds = seconds
+        self.same = True
+
+    def fault(self, policy: Policy) -> str:
+        """What goes wrong under the policy, in one line; "" when the run passes."""
+        try:
+            outcome = _sent(policy, self.command, Answers(self.answers), self.seconds)
+        except PolicyError as error:
+            return error.message
+        if isinstance(outcome, OutcomeError):
+            return _in_words(outcome)
+        if self.same and values.encode_value(outcome) != self.expected:
+            return "it answers another value"
+        return ""
+
+
+def learn(plugin: Plugin, arguments: dict[str, Any], mode: Mode = Mode.CAREFUL) -> Learnt:
+    """Run a plugin once under the widest filter, then narrow the policy down by trials.
+
+    Raises: IsolationUnavailable, WorkerCrash(start_failed) - no worker can be had here. EffectError - the arguments.
+    """
+    base = Policy(name=plugin.name, allow=frozenset(WORDS), limits=WIDE)
+    command = plugin.call(**arguments)
+    learner = Learner(base, plugin, mode)
+    started = time.monotonic()
+    outcome = _sent(base, command, learner, WIDE.wall_s)
+    asked = Counter(effect.effect_name for effect, _ in learner.answers)
+    learnt = Learnt(None, outcome, {}, asked, learner.simulated)
+    if isinstance(outcome, OutcomeError):
+        return learnt
+    trials = _Trials(command, learner, outcome, max(_TRIAL_S, 10 * (time.monotonic() - started)))
+    widest = learner.grants.policy
+    if trials.fault(widest):
+        trials.same = learnt.same = False
+    policy = _narrowed(widest, trials, learnt.reasons)
+    fault = trials.fault(policy)
+    if fault:
+        learnt.outcome = PluginError("NotLearnt", f"the plugin does something else each time: under what was learnt, {fault}")
+        return learnt
+    learnt.policy = policy
+    return learnt
+
+
+def _sent(policy: Policy, command: Any, tape: tapes.Tape, seconds: float) -> Any:
+    """The value of the command in a new worker, or the OutcomeError that ended it."""
+    others = templates.is_running(policy)
+    try:
+        process = registry.start(policy)
+        try:
+            with tapes.attached(process, tape):
+                return registry.command(process, command, seconds)
+        except OutcomeError as error:
+            return error
+        finally:
+            registry.stop(process)
+    finally:
+        if not others:  # some dozen policies are tried, each once
+            templates.close(policy)
+
+
+def _narrowed(policy: Policy, trials: _Trials, reasons: dict[str, str]) -> Policy:
+    """Without every word, effect and limit that the run passes without; reasons gets what happened without the others."""
+    bare = policy.replaced(allow=frozenset(), limits=Limits())
+    if not trials.fault(bare):
+        policy = bare
+    for word in sorted(policy.allow, key=_STRONGEST_FIRST.index):
+        less = _without_word(policy, word)
+        fault = trials.fault(less)
+        policy = policy if fault else less
+        if fault:
+            reasons[f"allow.{word}"] = fault
+    for name in sorted(policy.effects):
+        less = policy.replaced(effects={other: rule for other, rule in policy.effects.items() if other != name})
+        fault = trials.fault(less)
+        policy = policy if fault else less
+        if fault:
+            reasons[f"effects.{name}"] = fault
+    return _with_least_limits(policy, trials, reasons)
+
+
+def _without_word(policy: Policy, word: str) -> Policy:
+    limits = policy.limits
+    if word == "scratch":
+        limits = dataclasses.replace(limits, scratch_bytes=0)
+    if word == "processes":
+        limits = dataclasses.replace(limits, processes=1)
+    return policy.replaced(allow=policy.allow - {word}, limits=limits)
+
+
+def _with_least_limits(policy: Policy, trials: _Trials, reasons: dict[str, str]) -> Policy:
+    least = Limits()
+    if policy.limits == least:
+        return policy
+    if "scratch" in policy.allow:
+        least = dataclasses.replace(least, scratch_bytes=1 * MiB)
+    if "processes" in policy.allow:
+        least = dataclasses.replace(least, processes=2)
+    if not trials.fault(policy.replaced(limits=least)):
+        return _explained(policy.replaced(limits=least), reasons)
+    limits = policy.limits
+    for name, low in least.to_data().items():
+        for value in _doubled(low, getattr(limits, name)):
+            tried = dataclasses.replace(limits, **{name: value})
+            fault = trials.fault(policy.replaced(limits=tried))
+            if not fault:
+                limits = tried
+                break
+            reasons[f"limits.{name}"] = f"with {value:,}, {fault}"
+    return _explained(policy.replaced(limits=limits), reasons)
+
+
+def _doubled(low: float, high: float) -> Iterator[Any]:
+    value = low
+    while value < high:
+        yield value
+        value *= 2
+
+
+def _explained(policy: Policy, reasons: dict[str, str]) -> Policy:
+    for name, word in (("scratch_bytes", "scratch"), ("processes", "processes")):
+        if word in policy.allow:
+            reasons.setdefault(f"limits.{name}", f'"{word}" needs it')
+    return policy
+
+
+def _in_words(outcome: OutcomeError) -> str:
+    if isinstance(outcome, WorkerCrash):
+        call = outcome.evidence.syscall
+        # Addresses and numbers of processes are others each time.
+        return f"the system call {call.name} ends it" if call else str(outcome)
+    if isinstance(outcome, EffectDenied):
+        return f"FX.{outcome.effect} is denied"
+    return f"{outcome.type_name}: {outcome.message:.100}" if isinstance(outcome, PluginError) else str(outcome)

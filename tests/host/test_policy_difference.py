@@ -1,0 +1,247 @@
+"""`fxcell policy diff` and `check`: words that are true against the rules, for policies made at random."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fxcell import Limits, Policy, load_policy
+from fxcell.host import registry
+from fxcell.host.commands import exits
+from fxcell.host.commands.policy_compare import check_policy, diff_policies
+from fxcell.host.difference import Change, Side, difference
+from fxcell.host.difference_rules import rules_differ
+from fxcell.host.wide_grants import wide_grants
+from fxcell.policies import builtin, rules
+from fxcell.policies.errors import EffectDenied, PolicyError
+from fxcell.policies.loader import profile_names
+from fxcell.policies.rule import Rule
+
+HOSTS = [
+    "*", "*.b.example", "*.a.b.example", "a.b.example", "b.example", "b.example:8080", "*:8080", "127.0.0.1", "8.8.8.8",
+    "localhost:80",
+]  # fmt: skip
+NAMES = [
+    "b.example", "y.b.example", "a.b.example", "x.a.b.example", "other.example", "127.0.0.1", "8.8.8.8", "localhost", "q.localhost",
+]  # fmt: skip
+FOLDERS = ["/srv", "/srv/data", "/srv/data/deep", "/srv/database", "/opt/x"]
+METHODS = ["GET", "HEAD", "POST"]
+
+REQUESTS = [
+    builtin.HTTPRequest(url=f"{scheme}://{name}{port}/", method=method, body=body)
+    for scheme in ("http", "https") for name in NAMES for port in ("", ":8080", ":443", ":80")
+    for method in METHODS for body in (b"", b"x" * 5, b"x" * 50)
+]  # fmt: skip
+READS = [builtin.ReadFile(path=f"{folder}/file") for folder in [*FOLDERS, "/etc"]]
+SLEEPS = [builtin.Sleep(seconds=seconds) for seconds in (0.0, 1.0, 2.0, 5.0, 30.0, 50.0, 90.0)]
+LOGS = [builtin.Log(message=text, level=level) for level in ("info", "error", "debug") for text in ("a", "b", "c")]
+SAMPLES = {"HTTPRequest": REQUESTS, "ReadFile": READS, "Sleep": SLEEPS, "Log": LOGS}
+
+
+def subsets(values, low=1, high=3):
+    return st.lists(st.sampled_from(values), min_size=low, max_size=high, unique=True)
+
+
+http_rules = st.fixed_dictionaries(
+    {"hosts": subsets(HOSTS)},
+    optional={
+        "methods": subsets(METHODS), "ports": subsets([80, 443, 8080], 0, 2), "private_hosts": st.booleans(),
+        "max_body_bytes": st.sampled_from([0, 10, 100]), "max_calls": st.sampled_from([1, 10, 10_000]),
+    },
+)  # fmt: skip
+file_rules = st.fixed_dictionaries({"under": subsets(FOLDERS)}, optional={"max_bytes": st.sampled_from([1, 2**24])})
+sleep_rules = st.fixed_dictionaries(
+    {}, optional={"max_seconds": st.sampled_from([1, 5, 50]), "seconds": subsets([1.0, 2.0, 30.0])}
+)
+log_rules = st.fixed_dictionaries({}, optional={"level": subsets(["info", "error"]), "message": subsets(["a", "b"])})
+words = st.sampled_from([(), ("threads",), ("threads", "load_libraries"), ("writable_code",)])
+
+
+@st.composite
+def policies(draw):
+    drawn = {}
+    for name, kind in {"HTTPRequest": http_rules, "ReadFile": file_rules, "Sleep": sleep_rules, "Log": log_rules}.items():
+        if draw(st.booleans()):
+            rule = draw(kind)
+            try:
+                rules.rule_for(name, rule)
+            except PolicyError:  # without effect: not a rule that a policy can hold
+                continue
+            if name == "Sleep" and "seconds" in rule and min(rule["seconds"]) > rule.get("max_seconds", 86_400):
+                continue  # grants nothing
+            drawn[name] = rule
+    return Policy(
+        effects=drawn, allow=frozenset(draw(words)), visible=tuple(draw(subsets(FOLDERS, 0, 2))),
+        preload=tuple(draw(subsets(["json", "csv"], 0, 2))),
+        limits=Limits(threads=16, effects=draw(st.sampled_from([10, 10_000]))),
+    )  # fmt: skip
+
+
+def granted(policy, effect):
+    try:
+        rules.check(policy, effect)
+    except EffectDenied:
+        return False
+    return True
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(), policies())
+def test_difference_is_empty_exactly_when_the_digests_are_equal(a, b):
+    assert (difference(a, b) == ()) == (a.digest == b.digest)
+    assert difference(a, a) == ()
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(), policies())
+def test_difference_of_the_reverse_is_the_same_with_sides_exchanged(a, b):
+    other = {Side.A: Side.B, Side.B: Side.A}
+    there = {(other.get(change.side, change.side), change.at) for change in difference(b, a)}
+    assert {(change.side, change.at) for change in difference(a, b)} == there
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(), policies())
+def test_effect_that_one_grants_and_the_other_does_not_is_in_its_words_and_no_word_is_without_one(a, b):
+    changes = difference(a, b)
+    for name, samples in SAMPLES.items():
+        at = f"effects.{name}"
+        said = {side: {c.at for c in changes if c.side is side and c.at.startswith(at)} for side in Side}
+        assert not said[Side.OTHER]
+        for side, more, less in ((Side.B, b, a), (Side.A, a, b)):
+            found = [effect for effect in samples if granted(more, effect) and not granted(less, effect)]
+            if found:
+                assert said[side], (found[0], changes)
+            # Sizes of files, counts of calls and the addresses of names are not looked at by the rules alone.
+            if {key for key in said[side] if not key.endswith(("max_calls", ".max_bytes", ".private_hosts"))}:
+                assert found, changes
+
+
+HOST_PAIRS = [
+    # a, b, what b allows more (a part of the words), what a allows more
+    ({"hosts": ["*.example.com"]}, {"hosts": ["*.example.com", "a.example.com"]}, None, None),
+    ({"hosts": ["a.example.com"]}, {"hosts": ["*.example.com"]}, "every host below example.com", None),
+    ({"hosts": ["*"]}, {"hosts": ["*.example.com"]}, None, "every public host"),
+    ({"hosts": ["*"]}, {"hosts": ["localhost"], "private_hosts": True}, "localhost", "every public host"),
+    ({"hosts": ["a.b"]}, {"hosts": ["a.b:8080"]}, "a.b, port 8080", "http at port 80 and https at port 443"),
+    ({"hosts": ["a.b"]}, {"hosts": ["a.b"], "ports": [80, 443]}, "http at port 443, https at port 80", None),
+    ({"hosts": ["a.b"]}, {"hosts": ["a.b"], "methods": ["GET", "POST"]}, "the method POST", "the method HEAD"),
+    ({"hosts": ["a.b"], "max_calls": 5}, {"hosts": ["a.b"]}, "10,000 in one command; the other 5", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("a", "b", "more", "less"), HOST_PAIRS)
+def test_requests_are_compared_by_what_is_asked_and_not_by_how_it_is_written(a, b, more, less):
+    changes = difference(Policy(effects={"HTTPRequest": a}), Policy(effects={"HTTPRequest": b}))
+    for side, part in ((Side.B, more), (Side.A, less)):
+        texts = [change.text for change in changes if change.side is side]
+        assert bool(texts) == (part is not None)
+        assert not part or any(part in text for text in texts)
+    assert changes
+
+
+def test_folder_below_one_that_is_granted_is_no_news():
+    a = Policy(effects={"ReadFile": {"under": ["/srv"]}})
+    b = Policy(effects={"ReadFile": {"under": ["/srv", "/srv/data"]}})
+    assert [change.side for change in difference(a, b)] == [Side.SAME]
+    c = Policy(effects={"ReadFile": {"under": ["/srv/data", "/srv/database"]}})
+    assert [change.text for change in difference(c, a)] == ["what is below /srv"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LaterRule(Rule):
+    """A kind of rule, and keys, that the words know nothing of."""
+
+    max_rows: int | None = None
+    idle_s: float = 1.0
+    colour: str = "red"
+    eager: bool = False
+    names: tuple[str, ...] = ()
+    hidden: bool = False
+    ask: bool = False
+    rate: str | None = None
+
+
+LATER = [
+    ({"max_rows": 5}, {"max_rows": 9}, Change(Side.B, "effects.Later.max_rows", "up to 9; the other up to 5")),
+    ({"max_rows": 5}, {}, Change(Side.B, "effects.Later.max_rows", "without a bound; the other at most 5")),
+    ({"idle_s": 3.0}, {}, Change(Side.A, "effects.Later.idle_s", "up to 3.0; the other up to 1.0")),
+    ({"colour": "blue"}, {}, Change(Side.OTHER, "effects.Later.colour", '"blue" in A, "red" in B')),
+    ({"names": ("A",)}, {"names": ("A", "B")}, Change(Side.B, "effects.Later.names", "'B'")),
+    ({"hidden": True}, {}, Change(Side.A, "effects.Later.hidden", "granted as well")),
+    (
+        {"ask": True}, {},
+        Change(Side.B, "effects.Later.ask", "without asking anybody; for the other somebody must agree to each"),
+    ),
+    ({"rate": "90/min"}, {"rate": "2/s"}, Change(Side.B, "effects.Later.rate", "2/s; the other 90/min")),
+    ({"rate": "90/min"}, {}, Change(Side.B, "effects.Later.rate", "as fast as it likes; the other 90/min")),
+    ({"rate": "60/min"}, {"rate": "1/s"}, Change(Side.OTHER, "effects.Later.rate", '"60/min" in A, "1/s" in B')),
+    ({"eager": True}, {}, Change(Side.OTHER, "effects.Later.eager", "true in A, false in B")),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "expected"), LATER, ids=range(len(LATER)))
+def test_kind_of_rule_without_words_of_its_own_is_compared_key_by_key(a, b, expected):
+    assert rules_differ("Later", LaterRule(**a), LaterRule(**b), (10, 10)) == [expected]
+
+
+def test_word_brings_the_system_calls_that_it_alone_opens():
+    found = {change.at: change.text for change in difference(load_policy("strict"), load_policy("compute"))}
+    assert "epoll_create1" in found["allow: threads"]
+    assert "With further arguments: mmap" in found["allow: load_libraries"]
+    assert "epoll_create1" not in found["allow: load_libraries"]
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_profile_is_the_same_as_itself_and_exits_0(name, capsys):
+    assert diff_policies(name, name, as_json=True) == exits.VALUE
+    assert json.loads(capsys.readouterr().out)["changes"] == []
+
+
+def test_different_policies_exit_1_and_say_both_directions_and_nothing_is_started(capsys):
+    assert diff_policies("strict", "network", as_json=False) == exits.DIFFERENT
+    text = capsys.readouterr().out
+    assert "B allows what A does not\n" in text
+    assert "A allows what B does not: nothing" in text
+    assert max(map(len, text.splitlines())) <= 120
+    assert diff_policies("strict", "networks", as_json=False) == exits.USAGE
+    assert registry.list_living() == []
+
+
+WIDE = {
+    "isolation": {"isolation": "trusted"},
+    "allow": {"allow": frozenset({"writable_code"})},
+    "preload": {"preload": ("json",)},
+    "visible": {"visible": ("/srv",)},
+    "effects.HTTPRequest.hosts": {"effects": {"HTTPRequest": {"hosts": ["*"]}}},
+    "effects.HTTPRequest.methods": {"effects": {"HTTPRequest": {"hosts": ["*.b.example"], "methods": ["POST"]}}},
+    "effects.ReadFile.under": {"effects": {"ReadFile": {"under": ["/home/ada"]}}},
+    "effects": {"effects": {"ReadFile": {"under": ["/srv/data"]}, "HTTPRequest": {"hosts": ["*"]}}},
+}
+
+
+@pytest.mark.parametrize("at", WIDE)
+def test_grant_that_is_seldom_meant_is_warned_of_at_its_key(at):
+    assert at in [key for key, _ in wide_grants(Policy(**WIDE[at]))]
+
+
+@pytest.mark.parametrize("name", ["strict", "compute"])
+def test_narrow_policy_has_no_warnings(name):
+    assert wide_grants(load_policy(name)) == []
+
+
+def test_check_exits_by_what_it_found(capsys, tmp_path):
+    assert check_policy("network", strict=False, as_json=False) == exits.VALUE
+    assert "effects.HTTPRequest.hosts" in capsys.readouterr().out
+    assert check_policy("network", strict=True, as_json=True) == exits.DIFFERENT
+    assert json.loads(capsys.readouterr().out)["warnings"]
+    file = tmp_path / "broken.toml"
+    file.write_text('extends = "compute"\nalow = []\n')
+    assert check_policy(str(file), strict=False, as_json=True) == exits.USAGE
+    told = capsys.readouterr()
+    assert json.loads(told.out)["line"] == 2
+    assert "did you mean 'allow'" in told.err
