@@ -1,7 +1,7 @@
 """A session: one worker from start to end, commands one at a time.
 
     start      cgroup -> sockets -> template.spawn -> listening (supervisor) -> hello (worker), Enforced checked
-    command    define* -> run -> { output | effect -> broker -> effectResult }* -> result | failure
+    command    vocabulary (before the first) -> define* -> run -> { output | effect -> broker -> effectResult }* -> result | failure
     end        kill or notice -> the supervisor's report -> pidfd ready -> cgroup read and removed -> diagnose
 
 Whatever the worker sends that is not the next thing in this order ends it as a protocol violation.
@@ -25,7 +25,7 @@ from fxcell.host import ending, templates, watching
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
-from fxcell.policies import values
+from fxcell.policies import rules, values, vocabulary
 from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
@@ -73,6 +73,8 @@ class Session:
         self._open_effect: str | None = None
         self._last_failure: EffectFailed | None = None
         self._command_digest = self._plugin_digest = ""
+        # With the first command, not with the start: a worker that is kept ready serves many policies.
+        self._vocabulary = vocabulary.described(policy)
         self._template = templates.template_for(policy)
         # A template has its own, longer time to start (templates.START_S): what it imports is not this worker's doing.
         deadline = time.monotonic() + policy.limits.start_s
@@ -139,6 +141,8 @@ class Session:
         deadline_s: seconds; more than the policy's wall_s counts as wall_s.
         Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped.
         """
+        if isinstance(value, Effect) and vocabulary.is_own(type(value)):
+            rules.check(self.policy, value)  # a worker that was not told of it could not even read it
         packed = values.pack(value)
         with self._turn:
             if self.ended:
@@ -161,6 +165,9 @@ class Session:
         self._last_failure = None
         self._command_digest, self._plugin_digest = "", ""
         try:
+            if self._vocabulary is not None:
+                self.channel.send(wire.Message.new_message(vocabulary=self._vocabulary), deadline=deadline)
+                self._vocabulary = None
             for definition in packed.definitions.values():
                 self._define(definition, deadline)
             self.channel.send_value("run", number, packed, deadline)
