@@ -1,6 +1,6 @@
 """The broker: a worker asks for an effect, the broker judges it, performs it, records it, answers.
 
-    worker --FX value--> perform: rules -> budget -> deadline -> handler -> record --result or outcome--> worker
+    worker --FX value--> perform: rules -> budget (-> gate) -> deadline -> handler -> record --result or outcome--> worker
 
 One broker belongs to one worker, and one thread at a time uses it. What it holds about the past (records, last_effect,
 open_effect, last_denial) is evidence for WorkerCrash and the audit.
@@ -13,12 +13,14 @@ import math
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fxcell.host.effects import HANDLERS
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Context
+from fxcell.host.gates import Gate, gates_for
 from fxcell.policies import rules
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
@@ -63,6 +65,7 @@ class Broker:
         self.performed = 0
         self.last_denial: EffectDenied | None = None
         self._calls: dict[str, int] = {}
+        self._gates = gates_for(policy)
         self._number = 0
 
     def begin_command(self) -> None:
@@ -70,6 +73,8 @@ class Broker:
         self.performed = 0
         self.last_denial = None
         self._calls.clear()
+        for gate in self._gates.values():
+            gate.begin_command()
 
     def perform(self, effect: Effect, context: Context) -> Any:
         """Judge, perform and record one effect; answer its result.
@@ -86,8 +91,12 @@ class Broker:
         outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
         try:
             self._judge(effect)
-            self._spend(name)
-            result = _handle(effect, context)
+            gate = self._gates.get(name)
+            if gate is None:
+                self._spend(name)
+                result = _handle(effect, context)
+            else:
+                result = self._perform_gated(gate, effect, context)
             outcome = "done"
         except EffectDenied as denied:
             self.last_denial = denied
@@ -116,7 +125,14 @@ class Broker:
             _log.exception("the rules could not judge an effect FX.%s of worker %s", effect.effect_name, self.worker)
             raise EffectDenied(effect.effect_name, None, "it could not be judged", self.policy.name, "") from error
 
-    def _spend(self, name: str) -> None:
+    def _perform_gated(self, gate: Gate, effect: Effect, context: Context) -> Any:
+        """As for any effect, with what its rule says beyond the fields; what the gate stops counts as not performed."""
+        self._spend(effect.effect_name, lambda: gate.admit(effect, context, _summary))
+        result = _handle(effect, context)
+        gate.settle(result)
+        return result
+
+    def _spend(self, name: str, admit: Callable[[], None] | None = None) -> None:
         """Count one effect. Raises EffectDenied naming the budget that has no room for it."""
         total, limit = self.performed, self.policy.limits.effects
         if total >= limit:
@@ -126,6 +142,8 @@ class Broker:
         if used >= allowed:
             rule = f"the command has used up effects.{name}.max_calls = {allowed}"
             raise EffectDenied(name, None, rule, self.policy.name, f"effects.{name}.max_calls = {allowed * 2}")
+        if admit is not None:
+            admit()
         self._calls[name] = used + 1
         self.performed = total + 1
 
