@@ -1,8 +1,9 @@
 """Who asks, supervises and judges: everything on the trusted side, in the user's own process.
 
 Reading order: runtime (`| run`), registry (handles to sessions), sessions (one worker), templates and launcher (where
-workers come from), cgroups, broker and effects/ (what workers may ask for), diagnose (why one died), plugins (files and
-folders as calls), commands/ (the command line).
+workers come from), cgroups, broker and effects/ (what workers may ask for), gates (rates, budgets), asking and secrets
+(what rules need beside the fields), diagnose (why one died), plugins (files and folders as calls), commands/ (the
+command line).
 """
 
 

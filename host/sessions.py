@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import threading
 import time
@@ -44,6 +45,7 @@ from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import Probe
 from fxcell.sandbox.worker import PROTOCOL
 
+_log = logging.getLogger("fxcell.sessions")
 _numbers = itertools.count(1)
 _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
 
@@ -260,8 +262,12 @@ class Session:
             self.channel.send_value("effectResult", number, packed, deadline)
         except (EffectDenied, EffectFailed) as refusal:
             self._refuse_effect(number, refusal, deadline)
-        except (EncodeError, MessageTooLarge) as error:
+        except MessageTooLarge as error:
             self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
+        except EncodeError:
+            _log.exception("the answer to FX.%s of worker %s cannot be sent", effect.effect_name, self.process.id)
+            text = "the host's handler answered what cannot be sent; the host's log says why"
+            self._refuse_effect(number, EffectFailed(effect.effect_name, "internal", text), deadline)
         self._open_effect = None
 
     def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:

@@ -94,3 +94,9 @@ def test_plugin_folder_gets_what_it_asks_for_and_the_policy_grants():
 def test_every_example_is_run_here():
     source = Path(__file__).read_text()
     assert [name for name in NAMES if f'output_of("{name}"' not in source] == []
+
+
+def test_own_effect_is_answered_and_its_other_arguments_are_denied():
+    lines = output_of("own_effect.py")
+    assert lines[:2] == ["de hallo!", "fr bonjour!"]
+    assert lines[2].startswith("es FX.Translate, field 'to', is denied by policy 'greeter': 'es' is not exactly one of")

@@ -12,6 +12,7 @@ import pytest
 from fxcell import FX, Effect, EffectDenied, EffectFailed, PluginError, Policy, WorkerCrash, handles, run, zef_function
 from fxcell.host import effects, registry
 from fxcell.host.effects import async_handlers
+from fxcell.host.plugins import load_plugin
 from fxcell.policies.errors import EffectError
 
 SEEN: dict[str, threading.Event] = {}
@@ -85,13 +86,22 @@ async def break_it(effect):
     raise FileNotFoundError(2, "No such file", "/srv/secret/place")
 
 
+class Unsendable(Effect):
+    """Its handler answers an object that does not travel."""
+
+
+@handles(Unsendable)
+def unsendable(_effect):
+    return threading.Event()
+
+
 class Silent(Effect):
     """Granted, but nobody handles it."""
 
 
 ALL = Policy(
     name="own",
-    effects=dict.fromkeys(("Translate", "Whisper", "Linger", "Hold", "Break", "Silent", "Now"), True),  # type: ignore[arg-type]
+    effects=dict.fromkeys(("Translate", "Whisper", "Linger", "Hold", "Break", "Unsendable", "Silent", "Now"), True),  # type: ignore[arg-type]
 )
 
 
@@ -160,6 +170,20 @@ def lies_about_the_fields(fields):
 
 def test_own_effect_is_performed_inside_a_worker_and_the_class_goes_by_name(start):
     assert send(start(), translates()) == ["de:a", "en:b", True]
+
+
+def test_plugin_file_that_imports_all_names_asks_and_cannot_handle(start, tmp_path):
+    (tmp_path / "plug.py").write_text(
+        "from fxcell import *\n"
+        "def main():\n"
+        "    try:\n"
+        "        handles(FX.Translate)\n"
+        "    except TypeError as error:\n"
+        "        return [str(error), FX.Translate(text='p') | run]\n"
+    )
+    said, answer = send(start(), load_plugin(str(tmp_path / "plug.py")).call())
+    assert said == "handlers of effects belong to the host; a worker asks: FX.Translate(…) | run"
+    assert answer == "en:p"
 
 
 def test_own_effect_as_the_command_itself_and_in_a_list(start):
@@ -276,6 +300,15 @@ def test_failure_that_a_handler_words_itself_reaches_the_plugin(start):
     assert send(start(), catches("Break", quietly=True)) == [
         "EffectFailed", "not_today", "FX.Break failed (not_today): come back tomorrow",
     ]  # fmt: skip
+
+
+def test_answer_that_does_not_travel_is_a_failure_and_the_log_says_of_what_type(start, caplog):
+    worker = start()
+    kind, failed, text = send(worker, catches("Unsendable"))
+    assert (kind, failed) == ("EffectFailed", "internal")
+    assert "Event" not in text
+    assert "Event" in caplog.text
+    assert send(worker, asks("Translate", text="a")) == "en:a"
 
 
 def test_granted_effect_without_a_handler_says_so(start):
