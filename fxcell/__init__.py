@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fxcell.host.effects import handles as handles
     from fxcell.host.runtime import run as run
     from fxcell.policies.calls import Call as Call
     from fxcell.policies.calls import zef_function as zef_function
@@ -48,6 +49,7 @@ Bytes = bytes
 
 _HOMES = {
     "run": "fxcell.host.runtime",
+    "handles": "fxcell.host.effects",
     "FX": "fxcell.policies.effects",
     "Effect": "fxcell.policies.effects",
     "WorkerProcess": "fxcell.policies.effects",

@@ -1,6 +1,6 @@
 """The broker: a worker asks for an effect, the broker judges it, performs it, records it, answers.
 
-    worker --FX value--> perform: rules -> budget -> deadline -> handler -> record --result or outcome--> worker
+    worker --FX value--> perform: rules -> budget (-> gate) -> deadline -> handler -> record --result or outcome--> worker
 
 One broker belongs to one worker, and one thread at a time uses it. What it holds about the past (records, last_effect,
 open_effect, last_denial) is evidence for WorkerCrash and the audit.
@@ -20,6 +20,7 @@ from typing import Any
 from fxcell.host.effects import HANDLERS
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Context
+from fxcell.host.gates import Gate, gates_for
 from fxcell.policies import rules
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
@@ -66,6 +67,7 @@ class Broker:
         self.last_denial: EffectDenied | None = None
         self.performer: Callable[[Effect, Context], Any] = _handle
         self._calls: dict[str, int] = {}
+        self._gates = gates_for(policy)
         self._number = 0
 
     def begin_command(self) -> None:
@@ -73,6 +75,8 @@ class Broker:
         self.performed = 0
         self.last_denial = None
         self._calls.clear()
+        for gate in self._gates.values():
+            gate.begin_command()
 
     def perform(self, effect: Effect, context: Context) -> Any:
         """Judge, perform and record one effect; answer its result.
@@ -89,8 +93,12 @@ class Broker:
         outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
         try:
             self._judge(effect)
-            self._spend(name)
-            result = self.performer(effect, context)
+            gate = self._gates.get(name)
+            if gate is None:
+                self._spend(name)
+                result = self.performer(effect, context)
+            else:
+                result = self._perform_gated(gate, effect, context)
             outcome = "done"
         except EffectDenied as denied:
             self.last_denial = denied
@@ -119,7 +127,14 @@ class Broker:
             _log.exception("the rules could not judge an effect FX.%s of worker %s", effect.effect_name, self.worker)
             raise EffectDenied(effect.effect_name, None, "it could not be judged", self.policy.name, "") from error
 
-    def _spend(self, name: str) -> None:
+    def _perform_gated(self, gate: Gate, effect: Effect, context: Context) -> Any:
+        """As for any effect, with what its rule says beyond the fields; what the gate stops counts as not performed."""
+        self._spend(effect.effect_name, lambda: gate.admit(effect, context, summary))
+        result = self.performer(effect, context)
+        gate.settle(result)
+        return result
+
+    def _spend(self, name: str, admit: Callable[[], None] | None = None) -> None:
         """Count one effect. Raises EffectDenied naming the budget that has no room for it."""
         total, limit = self.performed, self.policy.limits.effects
         if total >= limit:
@@ -129,6 +144,8 @@ class Broker:
         if used >= allowed:
             rule = f"the command has used up effects.{name}.max_calls = {allowed}"
             raise EffectDenied(name, None, rule, self.policy.name, f"effects.{name}.max_calls = {allowed * 2}")
+        if admit is not None:
+            admit()
         self._calls[name] = used + 1
         self.performed = total + 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from typing import Any
 
@@ -98,6 +99,9 @@ def shutdown() -> None:
     for session in sessions:
         session.stop()
     templates.close_all()
+    async_handlers = sys.modules.get("fxcell.host.effects.async_handlers")
+    if async_handlers is not None:
+        async_handlers.close()
 
 
 def _forget_after_fork() -> None:

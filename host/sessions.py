@@ -1,7 +1,7 @@
 """A session: one worker from start to end, commands one at a time.
 
     start      cgroup -> sockets -> template.spawn -> listening (supervisor) -> hello (worker), Enforced checked
-    command    define* -> run -> { output | effect -> broker -> effectResult }* -> result | failure
+    command    vocabulary (before the first) -> define* -> run -> { output | effect -> broker -> effectResult }* -> result | failure
     end        kill or notice -> the supervisor's report -> pidfd ready -> cgroup read and removed -> diagnose
 
 Whatever the worker sends that is not the next thing in this order ends it as a protocol violation.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import threading
 import time
@@ -25,7 +26,7 @@ from fxcell.host import cancelling, ending, templates, watching
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
-from fxcell.policies import values
+from fxcell.policies import rules, values, vocabulary
 from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
@@ -47,6 +48,7 @@ from fxcell.sandbox.worker import PROTOCOL
 if TYPE_CHECKING:
     from fxcell.host.tapes import Tape
 
+_log = logging.getLogger("fxcell.sessions")
 _numbers = itertools.count(1)
 _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
 
@@ -77,6 +79,8 @@ class Session:
         self._open_effect: str | None = None
         self._last_failure: EffectFailed | None = None
         self._command_digest = self._plugin_digest = ""
+        # With the first command, not with the start: a worker that is kept ready serves many policies.
+        self._vocabulary = vocabulary.described(policy)
         self._template = templates.template_for(policy)
         # A template has its own, longer time to start (templates.START_S): what it imports is not this worker's doing.
         deadline = time.monotonic() + policy.limits.start_s
@@ -143,6 +147,8 @@ class Session:
         deadline_s: seconds; more than the policy's wall_s counts as wall_s.
         Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped.
         """
+        if isinstance(value, Effect) and vocabulary.is_own(type(value)):
+            rules.check(self.policy, value)  # a worker that was not told of it could not even read it
         packed = values.pack(value)
         with self._turn:
             if self.ended:
@@ -169,6 +175,9 @@ class Session:
         self._last_failure = None
         self._command_digest, self._plugin_digest = "", ""
         try:
+            if self._vocabulary is not None:
+                self.channel.send(wire.Message.new_message(vocabulary=self._vocabulary), deadline=deadline)
+                self._vocabulary = None
             for definition in packed.definitions.values():
                 self._define(definition, deadline)
             self.channel.send_value("run", number, packed, deadline)
@@ -263,8 +272,12 @@ class Session:
             self.channel.send_value("effectResult", number, packed, deadline)
         except (EffectDenied, EffectFailed) as refusal:
             self._refuse_effect(number, refusal, deadline)
-        except (EncodeError, MessageTooLarge) as error:
+        except MessageTooLarge as error:
             self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
+        except EncodeError:
+            _log.exception("the answer to FX.%s of worker %s cannot be sent", effect.effect_name, self.process.id)
+            text = "the host's handler answered what cannot be sent; the host's log says why"
+            self._refuse_effect(number, EffectFailed(effect.effect_name, "internal", text), deadline)
         self._open_effect = None
 
     def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:

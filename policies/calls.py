@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import io
 import sys
 import sysconfig
 import threading
@@ -159,7 +160,9 @@ def _code_bytes(function: Callable[..., Any]) -> bytes:
         if registered:
             cloudpickle.register_pickle_by_value(by_value)
         try:
-            return bytes(cloudpickle.dumps(function, protocol=5))
+            stream = io.BytesIO()
+            _pickler()(stream, protocol=5).dump(function)
+            return stream.getvalue()
         except Exception as error:
             raise EncodeError(
                 f"cannot ship {function.__qualname__} to a worker: {type(error).__name__}: {error}. "
@@ -168,6 +171,22 @@ def _code_bytes(function: Callable[..., Any]) -> bytes:
         finally:
             if registered:
                 cloudpickle.unregister_pickle_by_value(by_value)
+
+
+@functools.cache
+def _pickler() -> type[Any]:
+    """cloudpickle's, but an effect class goes by its name: the worker has been told of it, and has a class of its own."""
+    import cloudpickle
+
+    from fxcell.policies.effects import FX, Effect
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, thing: Any) -> Any:
+            if isinstance(thing, type) and issubclass(thing, Effect) and thing is not Effect:
+                return getattr, (FX, thing.effect_name)
+            return super().reducer_override(thing)
+
+    return Pickler
 
 
 def _own_package(function: Callable[..., Any]) -> Any:

@@ -68,7 +68,7 @@ class Effect:
                 convert(default)
             except (TypeError, ValueError) as error:
                 raise EffectError(f"the default of FX.{cls.__name__}.{name} is not {type_text(hint)}") from error
-        return Field(name, type_text(hint), default, convert)
+        return Field(name, type_text(hint), default, convert, hint)
 
     def __init__(self, *unnamed: Any, **given: Any) -> None:
         values_by_name: dict[str, Any] = {}
@@ -194,7 +194,8 @@ class _Vocabulary:
             near = difflib.get_close_matches(name, _known(), 1)
             hint = f"; did you mean FX.{near[0]}?" if near else ""
             raise UnknownEffectError(
-                f"there is no effect FX.{name}{hint} Known: {', '.join(sorted(_known()))}."
+                f"there is no effect FX.{name}{hint} Known: {', '.join(sorted(_known()))}. "
+                "(A worker knows an effect of your own only where its policy grants it.)"
             ) from None
 
     def __dir__(self) -> list[str]:

@@ -14,12 +14,13 @@ MISSING: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an effect: its name, its type as written, its default (or none), and the check for a value."""
+    """One field of an effect: name, type as written, default (or none), the check for a value, the annotation itself."""
 
     name: str
     type_text: str
     default: Any
     convert: Callable[[Any], Any]
+    hint: Any = Any
 
     @property
     def required(self) -> bool:

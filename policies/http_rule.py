@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from fxcell.policies.effects import Effect
@@ -18,6 +18,7 @@ from fxcell.policies.limits import MiB
 from fxcell.policies.names import short
 from fxcell.policies.plain_rule import toml_text
 from fxcell.policies.rule import Refusal, Rule, byte_count, texts
+from fxcell.policies.secret_refs import checked_secrets
 from fxcell.policies.targets import DEFAULT_PORTS, HostEntry, HTTPTarget, host_entry, http_target, is_private_name
 
 _METHOD = re.compile(r"[A-Z]{1,20}", re.ASCII)
@@ -43,6 +44,9 @@ class HTTPRule(Rule):
     max_body_bytes: body of the request, and of the answer.
     private_hosts:  True also opens addresses that are loopback, private or link-local, as far as `hosts` covers them;
                     with "*" that is the whole network of the host.
+    secrets:        header -> where the host takes its value from (fxcell.policies.secret_refs). The header is sent to the host
+                    that was asked, over https or to private hosts, and not along a redirect to another; a plugin cannot set it.
+                    Does not stop a host that was told the secret from handing it on, or answering it in another form.
     """
 
     required: ClassVar[str] = "hosts"
@@ -53,6 +57,7 @@ class HTTPRule(Rule):
     ports: Sequence[int] = ()
     max_body_bytes: int = 16 * MiB
     private_hosts: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
@@ -66,6 +71,9 @@ class HTTPRule(Rule):
             )
         if not self.hosts:
             raise PolicyError(f"hosts = [] grants no request; write {self.example}", at=("hosts",))
+        object.__setattr__(self, "secrets", checked_secrets(self.secrets, _HOST_SETS))
+        if self.secrets and any(entry.pattern == "*" for entry in self._entries()):
+            raise PolicyError('secrets beside hosts = ["*"] would go to every host; name those meant', at=("secrets",))
         self._refuse_without_effect()
 
     def _entries(self) -> list[HostEntry]:
@@ -97,6 +105,7 @@ class HTTPRule(Rule):
             self._judge_url(asked.url)
             or self._judge_method(asked.method)
             or judge_headers(asked.headers)
+            or (self._judge_secrets(asked.url, asked.headers) if self.secrets else None)
             or self._judge_body(asked.body)
             or _judge_timeout(asked.timeout_s)
         )
@@ -141,6 +150,16 @@ class HTTPRule(Rule):
         grantable = type(method) is str and bool(_METHOD.fullmatch(method)) and method not in _NEVER_METHODS
         wider = ", ".join(f'"{m}"' for m in [*self.methods, method])
         return Refusal("method", rule, f"effects.HTTPRequest.methods = [{wider}]" if grantable else "")
+
+    def _judge_secrets(self, url: str, headers: Mapping[str, str]) -> Refusal | None:
+        secret = {name.lower() for name in self.secrets}
+        for name in headers:
+            if name.lower() in secret:
+                return Refusal("headers", f"the header {name!r} is set by the host, from a secret", "")
+        target = http_target(url)
+        if target.scheme != "https" and not is_private_name(target.host):
+            return Refusal("url", "the rule's secrets are sent over https alone", "")
+        return None
 
     def _judge_body(self, body: object) -> Refusal | None:
         if type(body) is not bytes:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Self
 
-from fxcell.policies.effects import Effect
+from fxcell.policies.effects import FX, Effect
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.fields import Field
 from fxcell.policies.names import nearest, short
-from fxcell.policies.rule import Refusal, Rule, blamed_on
+from fxcell.policies.rule import BASE_KEYS, Refusal, Rule, blamed_on, bytes_of
 
 DEFAULT_MAXIMA: Mapping[str, Mapping[str, float]] = {
     "Sleep": {"seconds": 86_400.0},
@@ -41,6 +41,8 @@ class PlainRule(Rule):
         Rule.__post_init__(self)
         for name, values in self.allowed.items():
             _check_values(name, values)
+            if name in BASE_KEYS and getattr(self, name) not in (None, False):
+                raise PolicyError(f"{name} cannot be both a condition on the field and the rule's own key", at=(name,))
         for name, maximum in self.maxima.items():
             high = _LARGEST_INT if type(maximum) is int else math.nextafter(math.inf, 0)
             if type(maximum) not in (int, float) or not 0 <= maximum <= high:
@@ -75,29 +77,29 @@ class PlainRule(Rule):
     def to_data(self) -> dict[str, Any]:
         data: dict[str, Any] = {key: list(values) for key, values in self.allowed.items()}
         data.update({f"max_{key}": maximum for key, maximum in self.maxima.items()})
-        return data if self.max_calls is None else {**data, "max_calls": self.max_calls}
+        used = {key: getattr(self, key) for key in BASE_KEYS}
+        return data | {key: value for key, value in used.items() if value is not None and value is not False}
 
     @classmethod
     def from_data(cls, effect: str, data: Mapping[str, Any]) -> Self:
+        _check_keys(FX[effect], data)  # a wrong name is said before a wrong value
         parts: dict[str, Any] = {"allowed": {}, "maxima": {}}
         for key, value in data.items():
-            if key == "max_calls":
-                parts["max_calls"] = value
+            # A list is of allowed values, also where a field of one's own is called `rate` or `ask`.
+            if key in BASE_KEYS and not isinstance(value, list | tuple):
+                parts[key] = value
             elif key.startswith("max_"):
                 parts["maxima"][key.removeprefix("max_")] = value
             else:
                 parts["allowed"][key] = value
         with blamed_on(effect):
+            if "max_total_bytes" in parts:
+                parts["max_total_bytes"] = bytes_of(parts["max_total_bytes"], "max_total_bytes")
             return cls(**parts)
 
     def fitted(self, effect: type[Effect]) -> PlainRule:
         name, known = effect.effect_name, effect.effect_fields
-        keys = ["max_calls", *known, *(f"max_{key}" for key, field in known.items() if _is_number(field))]
-        for key in [*self.allowed, *(f"max_{key}" for key in self.maxima)]:
-            if key not in keys:
-                raise PolicyError(
-                    f"effects.{name} has no key {key!r}{nearest(key, keys)}", at=("effects", name, str(key))
-                )
+        _check_keys(effect, [*self.allowed, *(f"max_{key}" for key in self.maxima)])
         allowed = {
             key: [_converted(name, known[key], value) for value in values] for key, values in self.allowed.items()
         }
@@ -105,6 +107,14 @@ class PlainRule(Rule):
         maxima = {key: _converted(name, known[key], value) for key, value in self.maxima.items()}
         maxima = {**DEFAULT_MAXIMA.get(name, {}), **maxima}
         return replace(self, allowed=allowed, maxima=maxima)
+
+
+def _check_keys(effect: type[Effect], given: Iterable[str]) -> None:
+    name, known = effect.effect_name, effect.effect_fields
+    keys = [*BASE_KEYS, *known, *(f"max_{key}" for key, field in known.items() if _is_number(field))]
+    for key in given:
+        if key not in keys:
+            raise PolicyError(f"effects.{name} has no key {key!r}{nearest(key, keys)}", at=("effects", name, str(key)))
 
 
 def _check_values(name: str, values: object) -> None:

@@ -22,6 +22,7 @@ from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import Limits
 from fxcell.policies.names import nearest, short
 from fxcell.policies.paths import check_directory
+from fxcell.policies.rates import parse_rate
 from fxcell.policies.rule import Rule, texts
 from fxcell.policies.words import NEVER, WORDS
 
@@ -103,6 +104,17 @@ class Policy:
         for what, (found, key) in without_effect.items():
             if found:
                 raise PolicyError(f"without effect: {what}", at=tuple(key.split(".")))
+        for name, rule in self.effects.items():
+            self._refuse_unreachable(name, rule)
+
+    def _refuse_unreachable(self, name: str, rule: Rule) -> None:
+        """Refuse a rule that lets more effects through at once than limits.effects lets any command have."""
+        if rule.rate is None:
+            return
+        key, number = ("rate", parse_rate(rule.rate).number) if rule.burst is None else ("burst", rule.burst)
+        if number > self.limits.effects:
+            text = f"effects.{name}.{key} lets {number} through at once, limits.effects = {self.limits.effects} fewer"
+            raise PolicyError(f"without effect: {text}; lower the one or raise the other", at=("effects", name, key))
 
     @functools.cached_property
     def digest(self) -> str:

@@ -14,6 +14,7 @@ from fxcell.policies.effects import Effect
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import parse_bytes
 from fxcell.policies.names import nearest, short
+from fxcell.policies.rates import check_burst, parse_rate
 
 _canonical = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -32,12 +33,22 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rule:
-    """Base of the rules.
+    """Base of the rules: what every effect's rule can say. The broker keeps the counts (fxcell.host.gates).
 
-    max_calls: how often one command may ask for the effect; None leaves it to limits.effects, which counts all effects.
+    max_calls:       how often one command may ask for the effect; None leaves it to limits.effects, which counts all effects.
+    rate:            how often one worker may ask, over all its commands: "10/s", "600/min" or "5/h". What comes faster is
+                     denied, not delayed.
+    burst:           how many may come at once after a pause; None is the rate's own number.
+    max_total_bytes: bytes, as encoded, that the effect's arguments and answers may have together in one command.
+    ask:             True: whoever the host named (fxcell.host.asking) must agree to each; where nobody can be asked, or
+                     nobody answers in time, it is denied.
     """
 
     max_calls: int | None = None
+    rate: str | None = None
+    burst: int | None = None
+    max_total_bytes: int | None = None
+    ask: bool = False
 
     required: ClassVar[str] = ""
     """The key without which the rule would grant nothing, or ""."""
@@ -49,6 +60,24 @@ class Rule:
             raise PolicyError(
                 f"max_calls must be a whole number from 1, got {short(self.max_calls)}", at=("max_calls",)
             )
+        rate = None if self.rate is None else parse_rate(self.rate)
+        if rate is not None:
+            object.__setattr__(self, "rate", str(rate))
+        if self.burst is not None:
+            check_burst(self.burst, rate)
+        if self.max_total_bytes is not None:
+            byte_count("max_total_bytes", self.max_total_bytes)
+            if self.max_total_bytes == 0:
+                raise PolicyError(
+                    "max_total_bytes = 0 allows nothing; leave the effect out instead", at=("max_total_bytes",)
+                )
+        if type(self.ask) is not bool:
+            raise PolicyError(f"ask must be true or false, got {short(self.ask)}", at=("ask",))
+
+    @property
+    def gated(self) -> bool:
+        """True when more than the fields decides: a rate, a byte budget, or somebody who is asked."""
+        return self.ask or self.rate is not None or self.max_total_bytes is not None
 
     def judge(self, effect: Effect) -> Refusal | None:
         """Why this rule refuses the effect, or None when it grants it."""
@@ -57,7 +86,8 @@ class Rule:
     def to_data(self) -> dict[str, Any]:
         """The rule as a table of plain data, defaults included; `from_data` reads it back."""
         data = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        return {name: value for name, value in data.items() if value is not None}
+        # What a rule does not use is not written: digests of policies stay what they were before it could be said.
+        return {k: v for k, v in data.items() if v is not None and v != {} and not (k == "ask" and v is False)}
 
     @classmethod
     def from_data(cls, effect: str, data: Mapping[str, Any]) -> Self:
@@ -72,7 +102,7 @@ class Rule:
             raise PolicyError(f"effects.{effect} needs {cls.required!r}: write {cls.example}", at=("effects", effect))
         with blamed_on(effect):
             read: dict[str, Any] = {
-                key: _bytes_of(value, key) if key.endswith("_bytes") else value for key, value in data.items()
+                key: bytes_of(value, key) if key.endswith("_bytes") else value for key, value in data.items()
             }
             return cls(**read)
 
@@ -101,6 +131,10 @@ class Rule:
         return (_rebuild, (type(self), {field.name: _plain(getattr(self, field.name)) for field in fields(self)}))
 
 
+BASE_KEYS = tuple(field.name for field in fields(Rule))
+"""The keys that every rule has."""
+
+
 @contextlib.contextmanager
 def blamed_on(effect: str) -> Iterator[None]:
     """Give a PolicyError about one key of a rule the effect that it belongs to."""
@@ -122,7 +156,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _bytes_of(value: object, key: str) -> object:
+def bytes_of(value: object, key: str) -> object:
+    """A text such as "16 MiB" as a number; anything else as it is."""
     if not isinstance(value, str):
         return value
     try:

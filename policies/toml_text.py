@@ -64,6 +64,8 @@ def _value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return toml_text(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{toml_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
     return f"[{', '.join(_value(item) for item in value)}]" if isinstance(value, list | tuple) else repr(value)
 
 

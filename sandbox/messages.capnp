@@ -9,7 +9,7 @@
 #   host -> template    open, spawn
 #   template -> host    opened | failure, spawned | failure, reaped
 #   worker -> host      hello, effect, output, result | failure
-#   host -> worker      define, run, effectResult | failure, stop
+#   host -> worker      vocabulary, define, run, effectResult | failure, stop
 #   supervisor -> host  listening, ended          host -> supervisor  kill
 # A worker and the host take turns: after `run` the worker speaks until `result` or `failure` of that id; each `effect` is
 # answered before anything else. Whatever breaks the turn is a protocol violation.
@@ -38,6 +38,8 @@ struct Message {
     listening @15 :Void;      # the supervisor holds the seccomp listener
     kill @16 :Kill;
     ended @17 :Ended;
+
+    vocabulary @18 :Data;     # effects of the host's own that the policy grants (policies/vocabulary.py); before the first define
   }
 }
 

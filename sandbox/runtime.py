@@ -92,5 +92,10 @@ def _failure(failure: Any) -> Exception:
 
 
 def install(run: WorkerRunner) -> None:
-    """Make this runner what `fxcell.run` means in this process."""
+    """Make this runner what `fxcell.run` means in this process, and leave out what only hosts can do."""
     fxcell.run = run  # type: ignore[assignment]
+    fxcell.handles = _no_handlers
+
+
+def _no_handlers(effect: Any) -> Any:
+    raise TypeError(f"handlers of effects belong to the host; a worker asks: FX.{effect.effect_name}(…) | run")

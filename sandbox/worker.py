@@ -1,6 +1,6 @@
 """The worker's loop: greet, then take turns with the host. Runs after the lockdown; the only file that touches the channel.
 
-    hello ──▶      ◀── define*, run      effect ──▶ ◀── effectResult | failure      result | failure ──▶      ◀── stop
+    hello ──▶      ◀── vocabulary?, define*, run      effect ──▶ ◀── effectResult | failure      result | failure ──▶      ◀── stop
 
 What it runs is hostile, in the same process: nothing here is a border, the host checks all that comes.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from fxcell.policies import calls, values
+from fxcell.policies import calls, values, vocabulary
 from fxcell.policies.errors import (
     DecodeError,
     EffectDenied,
@@ -57,6 +57,8 @@ def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
             before = definitions[define.digest].code if define.digest in definitions else b""
             definitions[define.digest] = calls.Definition(define.digest, define.name, before + define.code)
             calls.remember(definitions[define.digest])
+        elif kind == "vocabulary":
+            vocabulary.adopt(message.vocabulary)
         elif kind == "stop":
             return
         else:

@@ -109,3 +109,9 @@ def test_learnt_policy_lets_the_plugin_pass_and_its_record_replays_without_servi
 def test_every_example_is_run_here():
     source = Path(__file__).read_text()
     assert [name for name in NAMES if f'output_of("{name}"' not in source] == []
+
+
+def test_own_effect_is_answered_and_its_other_arguments_are_denied():
+    lines = output_of("own_effect.py")
+    assert lines[:2] == ["de hallo!", "fr bonjour!"]
+    assert lines[2].startswith("es FX.Translate, field 'to', is denied by policy 'greeter': 'es' is not exactly one of")

@@ -84,13 +84,16 @@ def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: flo
     if deadline_s is not None and not (math.isfinite(deadline_s) and deadline_s > 0):
         raise UserError(f"--deadline must be a number of seconds above 0, got {deadline_s}")
     from fxcell import FX, load_policy
-    from fxcell.host import shutdown
+    from fxcell.host import asking, shutdown
+    from fxcell.host.commands.prompt import ask_at_the_terminal
     from fxcell.host.plugins import load_plugin, narrowed
     from fxcell.host.runtime import run
 
     arguments = parse_arguments(given)
     plugin = load_plugin(*split_target(target))
     policy = load_policy(policy_name)
+    if sys.stdin.isatty():
+        asking.answer_with(ask_at_the_terminal)
     try:
         worker = FX.StartWorkerProcess(policy=narrowed(policy, plugin)) | run
         command = FX.SendCommandToWorkerProcess(
@@ -108,6 +111,7 @@ def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: flo
             raise _NotRequested(denied, target, [*requested, denied.effect]) from None
         raise
     finally:
+        asking.answer_with(None)
         shutdown()
 
 

@@ -4,18 +4,23 @@
 
 A handler is trusted code; its arguments are not. It may assume that the effect is well typed and that the policy
 granted it as it stands; it must keep to context.deadline, notice context.cancelled, hold caps on whatever it reads, and
-raise nothing but EffectDenied and EffectFailed, whose texts go to the plugin.
+raise nothing but EffectDenied and EffectFailed, whose texts go to the plugin. `handles` adds one for an effect of your own.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fxcell.host.effects import basic
 from fxcell.host.effects.context import Context, Handler, Pace, pace_of
+from fxcell.policies import builtin
 from fxcell.policies.effects import Effect
+from fxcell.policies.errors import EffectError
 
-__all__ = ["HANDLERS", "Context", "Handler", "Pace", "pace_of", "register"]
+__all__ = ["HANDLERS", "Context", "Handler", "Pace", "handles", "pace_of", "register"]
+
+Given = TypeVar("Given", bound=Callable[..., Any])
 
 
 def _http_request(effect: Any, context: Context) -> Any:
@@ -68,9 +73,32 @@ HANDLERS: dict[str, Handler] = {
     "GetEnvironment": _get_environment,
 }
 
+_OWN_WORK = (
+    builtin.StartWorkerProcess, builtin.SendCommandToWorkerProcess, builtin.StopWorkerProcess,
+    builtin.ListWorkerProcesses,
+)  # fmt: skip
+"""What the host's `run` does itself."""
 
-def register(effect: type[Effect], handler: Handler) -> None:
-    """Say how an effect of one's own is performed. Raises ValueError when its name has a handler already."""
-    if effect.effect_name in HANDLERS:
-        raise ValueError(f"FX.{effect.effect_name} has a handler already")
-    HANDLERS[effect.effect_name] = handler
+
+def register(effect: type[Effect], handler: Callable[..., Any]) -> None:
+    """Say how an effect of one's own is performed: by a function of (effect) or (effect, context), or an `async def`.
+
+    From then on policies can grant it, and workers whose policy does are told its name, fields, types and defaults.
+    Raises: EffectError - its name has a handler already, a field has a type that does not travel, or the handler
+            cannot be called so.
+    """
+    if effect in _OWN_WORK or getattr(effect, "effect_name", None) in HANDLERS:
+        raise EffectError(f"FX.{effect.effect_name} has a handler already")
+    from fxcell.host.effects.own import as_handler
+
+    HANDLERS[effect.effect_name] = as_handler(effect, handler)
+
+
+def handles(effect: type[Effect]) -> Callable[[Given], Given]:
+    """`@handles(Translate)` above a function: `register`, and the function stays what it is."""
+
+    def decorate(handler: Given) -> Given:
+        register(effect, handler)
+        return handler
+
+    return decorate

@@ -15,6 +15,7 @@ import functools
 import math
 import re
 import ssl
+import traceback
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +24,15 @@ from typing import Any, NamedTuple
 import httpcore
 import httpx
 
-from fxcell.host.effects import http_body, http_headers
+from fxcell.host import secrets
+from fxcell.host.effects import http_body, http_headers, http_log
 from fxcell.host.effects.addresses import Resolver, public_addresses, system_resolver
 from fxcell.host.effects.context import Context, Pace, pace_of
 from fxcell.host.effects.pinned import PinnedBackend
+from fxcell.host.secrets import Injected
 from fxcell.policies import rules, targets
 from fxcell.policies.builtin import HTTPRequest
-from fxcell.policies.errors import EffectFailed
+from fxcell.policies.errors import EffectDenied, EffectFailed
 from fxcell.policies.http_rule import HTTPRule
 
 MAX_REDIRECTS = 5
@@ -65,17 +68,36 @@ class HTTPClient:
 
         Content-Encoding and Content-Length are reported as the server sent them, also where the body was decoded.
         Raises: EffectDenied - a redirect leads to what the policy does not grant.
-                EffectFailed - bad_request, name_not_found, refused_address, connection, tls, timeout, cancelled,
+                EffectFailed - no_secret, bad_request, name_not_found, refused_address, connection, tls, timeout, cancelled,
                 too_large, too_many_redirects.
         """
         if not (effect.timeout_s > 0 and math.isfinite(effect.timeout_s)):
             raise _bad_request(f"timeout_s must be more than 0 and finite, not {effect.timeout_s}")
         if not _METHOD.fullmatch(effect.method) or effect.method in _NEVER_METHODS:
             raise _bad_request(f"{effect.method!r:.40} is not a method that can be asked for")
+        injected = _secrets(context)
+        if not injected:
+            return self._follow(effect, context, injected)
+        try:
+            with http_log.silenced():
+                answer: dict[str, Any] = injected.clean(self._follow(effect, context, injected))
+            return answer
+        except EffectFailed as failed:
+            raise EffectFailed(failed.effect, failed.kind, injected.clean(failed.message)) from None
+        except EffectDenied as denied:
+            texts = (injected.clean(denied.rule), denied.policy, injected.clean(denied.suggestion))
+            raise EffectDenied(denied.effect, denied.field, *texts) from None
+        except Exception:  # noqa: BLE001 - whatever it is, its text goes to the log, and must not take the secret there
+            raise RuntimeError(injected.clean(traceback.format_exc())) from None
+
+    def _follow(self, effect: HTTPRequest, context: Context, injected: Injected) -> dict[str, Any]:
         pace = pace_of(effect, context, effect.timeout_s)
         allowance = _allowance(context)
+        origin = _target(effect)[:3]
         for _ in range(1 + MAX_REDIRECTS):
-            answer = self._exchange(effect, pace, allowance)
+            if _target(effect)[:3] != origin:
+                injected = secrets.NONE  # and it stays so, where a later redirect leads back
+            answer = self._exchange(effect, pace, allowance, injected)
             if isinstance(answer, dict):
                 return answer
             effect = answer
@@ -84,10 +106,12 @@ class HTTPClient:
         text = f"more than {MAX_REDIRECTS} redirects, the last to {effect.url:.200}"
         raise EffectFailed("HTTPRequest", "too_many_redirects", text)
 
-    def _exchange(self, effect: HTTPRequest, pace: Pace, allowance: _Allowance) -> dict[str, Any] | HTTPRequest:
+    def _exchange(
+        self, effect: HTTPRequest, pace: Pace, allowance: _Allowance, injected: Injected
+    ) -> dict[str, Any] | HTTPRequest:
         """One request on a connection of its own; answers the result, or the request that a redirect asks for."""
         target = _target(effect)
-        headers = http_headers.to_send(effect, target)
+        headers = http_headers.to_send(effect, target, injected.headers)
         addresses = public_addresses(
             target.host, target.port, self.resolve, pace, allow_private=allowance.private_hosts
         )
@@ -172,6 +196,13 @@ def _allowance(context: Context) -> _Allowance:
     rule = context.policy.effects["HTTPRequest"]
     assert isinstance(rule, HTTPRule)
     return _Allowance(rule.max_body_bytes, rule.private_hosts)
+
+
+def _secrets(context: Context) -> Injected:
+    rule = None if context.policy is None else context.policy.effects["HTTPRequest"]
+    if not isinstance(rule, HTTPRule) or not rule.secrets:
+        return secrets.NONE
+    return secrets.resolve("HTTPRequest", rule.secrets)
 
 
 def _bad_request(message: str) -> EffectFailed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from fxcell.policies.builtin import HTTPRequest
 from fxcell.policies.errors import EffectFailed
@@ -25,8 +26,11 @@ _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _DEFAULTS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "fxcell"}
 
 
-def to_send(effect: HTTPRequest, target: HTTPTarget) -> list[tuple[bytes, bytes]]:
-    """The complete header of a request. Raises EffectFailed(bad_request) naming the field that cannot be sent."""
+def to_send(effect: HTTPRequest, target: HTTPTarget, secrets: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """The complete header of a request, the host's secrets in it.
+
+    Raises: EffectFailed(bad_request) - naming the field that cannot be sent.
+    """
     host = f"[{target.host}]" if ":" in target.host else target.host
     if target.port != DEFAULT_PORTS[target.scheme]:
         host = f"{host}:{target.port}"
@@ -45,6 +49,7 @@ def to_send(effect: HTTPRequest, target: HTTPTarget) -> list[tuple[bytes, bytes]
         if not _VALUE.fullmatch(value):
             raise _bad_request(f"the value of {name:.80} holds a line end, a control character or a blank at an end")
         given[lower] = value
+    given |= {name.lower(): value for name, value in secrets.items()}
     if len(given) > MAX_COUNT or sum(len(name) + len(value) for name, value in given.items()) > MAX_BYTES:
         raise _bad_request(f"the headers are more than {MAX_COUNT}, or {MAX_BYTES} bytes")
     return [(name.encode(), value.encode("latin-1")) for name, value in (own | _DEFAULTS | given).items()]

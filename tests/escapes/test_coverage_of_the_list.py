@@ -127,6 +127,13 @@ LINES = {
     66: ("listens; shells, curl, proxies", f"{E}network_ways.py::test_listening_is_refused",
          f"{E}network_ways.py::test_programs_that_connect_are_not_started",
          f"{E}network_ways.py::test_request_without_proxy_variables_reaches_nobody"),
+    67: ("allowed host that leads elsewhere", "host/test_argument_bypasses.py::test_every_argument_bypass_is_refused",
+         "host/test_effects_http_redirects.py::test_redirect_out_of_the_rule_is_denied",
+         "host/test_effects_http_redirects.py::test_redirect_to_a_name_with_a_private_address_is_refused",
+         "host/test_effects_http.py::test_name_that_resolves_differently_the_second_time_is_asked_once"),
+    68: ("line ends, CONNECT, another Host", "host/test_argument_bypasses.py::test_every_argument_bypass_is_refused",
+         "host/test_effects_http.py::test_header_that_is_the_hosts_business_is_never_sent",
+         "host/test_effects_http.py::test_method_that_is_none_is_bad_request"),
     69: ("sendto with a huge address", f"{E}network_ways.py::test_send_with_an_address_of_any_length_is_refused"),
     # IPC and effects
     70: ("frames that are none", f"{E}forged_frames.py::test_bytes_that_are_no_message_are_a_protocol_violation",
@@ -134,10 +141,23 @@ LINES = {
     71: ("pointers that lead astray", "sandbox/test_wire.py::test_pointers_that_lead_astray_are_a_wire_error_or_an_empty_value"),
     72: ("descriptors nobody asked for", f"{E}forged_frames.py::test_descriptors_pushed_to_the_host_are_closed"),
     73: ("effects that are not granted",
-         f"{E}forged_frames.py::test_effect_that_is_not_granted_under_any_spelling_is_not_performed"),
-    74: ("forged answers", f"{E}forged_frames.py::test_message_out_of_turn_is_a_protocol_violation"),
-    75: ("effects without reading answers", f"{E}forged_frames.py::test_effects_whose_answers_nobody_reads_end_in_time"),
+         f"{E}forged_frames.py::test_effect_that_is_not_granted_under_any_spelling_is_not_performed",
+         "host/test_argument_bypasses.py::test_every_argument_bypass_is_refused",
+         "host/test_own_effects.py::test_worker_that_lies_about_the_fields_is_stopped_by_the_hosts_own_class",
+         "policies/test_rules_reference.py::test_text_is_granted_only_when_the_reference_says_it_is_the_same"),
+    74: ("forged answers", f"{E}forged_frames.py::test_message_out_of_turn_is_a_protocol_violation",
+         f"{E}forged_frames.py::test_answer_sent_ahead_for_the_next_command_is_a_protocol_violation"),
+    75: ("effects without reading answers", f"{E}forged_frames.py::test_effects_whose_answers_nobody_reads_end_in_time",
+         f"{E}effects_under_attack.py::test_effects_without_reading_answers_meet_back_pressure_and_the_budget",
+         f"{E}effects_under_attack.py::test_asking_without_end_is_denied_after_the_budget_and_ends_with_the_cpu_limit"),
     76: ("frames printed", f"{E}forged_frames.py::test_printed_bytes_that_look_like_frames_are_only_text"),
+    77: ("effect that would end after the deadline",
+         f"{E}effects_under_attack.py::test_effect_that_would_end_after_the_deadline_is_cancelled_at_the_broker",
+         "host/test_own_effects.py::test_deadline_cancels_a_coroutine"),
+    78: ("dies after asking, before the answer",
+         f"{E}effects_under_attack.py::test_worker_that_dies_after_it_asked_is_reported_with_the_open_effect_which_is_not_replayed"),
+    79: ("reads another's answers", f"{E}effects_under_attack.py::test_workers_at_the_same_time_get_their_own_answers_alone",
+         f"{E}forged_frames.py::test_two_answers_to_one_command_reach_nobody_else"),
     # Output and environment
     80: ("floods stdout", f"{E}output.py::test_output_without_end_is_ended_by_the_output_limit"),
     81: ("escape sequences, surrogates", f"{E}output.py::test_escape_sequences_are_shown_as_text"),
@@ -158,7 +178,7 @@ LINES = {
          "sandbox/test_tiers.py::test_attacks_fail_in_unprivileged_as_they_do_in_full",
          "sandbox/test_tiers.py::test_unprivileged_is_refused_to_root_for_what_its_workers_could_not_read"),
 }  # fmt: skip
-REQUIRED = (*range(1, 67), *range(80, 88))
+REQUIRED = range(1, 88)
 
 
 def test_every_line_has_a_test():

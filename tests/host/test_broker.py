@@ -20,7 +20,7 @@ from fxcell.policies.builtin import (
     StopWorkerProcess,
 )
 from fxcell.policies.effects import WorkerProcess
-from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
+from fxcell.policies.errors import EffectDenied, EffectError, EffectFailed, InternalError
 from fxcell.policies.limits import Limits
 from fxcell.policies.policy import Policy
 
@@ -238,5 +238,5 @@ def test_local_effect_without_handler_says_so(monkeypatch):
 
 
 def test_second_handler_for_one_effect_is_refused():
-    with pytest.raises(ValueError, match="has a handler already"):
+    with pytest.raises(EffectError, match="has a handler already"):
         effects.register(Log, lambda *_: None)

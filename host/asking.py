@@ -1,0 +1,98 @@
+"""Rules with `ask = true`: who is asked whether a worker may have an effect, and how the answer is waited for.
+
+    gate --Question--> the approver that the host named, in a thread of its own --Answer--> gate
+
+    from fxcell.host import asking
+    asking.answer_with(lambda question: asking.Answer.ONCE if my_window.ask(question.text) else asking.Answer.NO)
+
+Nobody named, an exception, no answer in time, or an answer that is none: denied. An approver that hangs holds up its own
+question alone; when all threads hang, further questions are denied.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fxcell.host.background import DaemonExecutor
+from fxcell.policies.effects import Effect
+
+ANSWER_S = 60.0
+"""How long an answer is waited for, and never beyond the command's deadline."""
+
+_LOOK_S = 0.05
+_MAX_OPEN = 64
+_log = logging.getLogger("fxcell.asking")
+
+
+class Answer(StrEnum):
+    """What an approver may say.
+
+    NO:     denied; also for what this command asks of the same effect later, so that nobody is asked until they give in.
+    ONCE:   this one effect.
+    ALWAYS: every effect of this name that the policy's rule grants, as long as this worker lives.
+    """
+
+    NO = "no"
+    ONCE = "once"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an approver is asked.
+
+    effect:   the value, as the worker sent it: treat it as hostile.
+    text:     the same on one line in which every control character is an escape, cut to some 200 characters.
+    deadline: time.monotonic() seconds after which the answer no longer counts.
+    """
+
+    worker: str
+    policy: str
+    effect: Effect
+    text: str
+    deadline: float
+
+
+Approver = Callable[[Question], Answer]
+
+_approver: Approver | None = None
+
+
+def answer_with(approver: Approver | None) -> None:
+    """Name who is asked in this process; None names nobody, and then all that must be asked for is denied."""
+    global _approver
+    _approver = approver
+
+
+def put(question: Question, cancelled: Callable[[float], bool]) -> tuple[Answer, str]:
+    """Ask and wait for the answer. Answers it with, for NO, why in words."""
+    approver = _approver
+    if approver is None:
+        return Answer.NO, "nobody can be asked: this host named no approver"
+    future = _threads().submit(approver, question)
+    while True:
+        try:
+            answer = future.result(max(0.0, min(question.deadline - time.monotonic(), _LOOK_S)))
+        except concurrent.futures.TimeoutError:
+            if not future.done() and time.monotonic() < question.deadline and not cancelled(0.0):
+                continue
+            future.cancel()
+            return Answer.NO, "nobody answered in time"
+        except Exception:  # noqa: BLE001 - the host's own code may raise anything; it is logged, and denied
+            _log.exception("the approver failed; its question of worker %s counts as denied", question.worker)
+            return Answer.NO, "it could not be asked"
+        if not isinstance(answer, Answer):  # True, "yes": not guessed at
+            _log.error("the approver answered %.80r, which is no Answer; that counts as denied", answer)
+            return Answer.NO, "the answer was none"
+        return answer, "the answer was no"
+
+
+@functools.cache
+def _threads() -> DaemonExecutor:
+    return DaemonExecutor(_MAX_OPEN, "fxcell-ask")

@@ -1,0 +1,277 @@
+"""Secrets of a rule: put into the request by the host, for its first origin alone, and seen nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+
+import pytest
+
+from fxcell import FX, Policy, WorkerCrash, run, zef_function
+from fxcell.host import registry, secrets
+from fxcell.policies.errors import EffectDenied, EffectFailed, PolicyError
+from fxcell.policies.loader import load_policy
+from fxcell.policies.toml_text import to_toml
+from tests.host.web import OK, answer, ask, policy, redirect, serve
+
+__all__ = ["serve"]
+
+SECRET = "s3cret-Token/93=f!x"
+BEARER = {"Authorization": "Bearer env:FXCELL_TEST_TOKEN"}
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch):
+    monkeypatch.setenv("FXCELL_TEST_TOKEN", SECRET)
+
+
+def echo(connection, request):
+    """Say back all that came: in the status line, a header, a cookie and the body."""
+    said = request["headers"].get("authorization", "nothing")
+    connection.sendall(answer("200 OK", f"X-Echo: {said}", f"Set-Cookie: t={said}; a=1", body=f"<{said}>".encode() * 3))
+
+
+def to(server, path="/"):
+    return f"http://127.0.0.1:{server.port}{path}"
+
+
+def granted(*servers, **rule):
+    return policy(*(f"127.0.0.1:{server.port}" for server in servers), **{"secrets": BEARER, **rule})
+
+
+def test_secret_is_sent_in_the_named_header_and_cut_out_of_the_answer(serve):
+    server = serve(echo)
+    result = ask(granted(server), to(server))
+    assert server.requests[0]["headers"]["authorization"] == f"Bearer {SECRET}"
+    assert result["body"] == b"<Bearer [secret]>" * 3
+    assert (result["headers"]["x-echo"], result["headers"]["set-cookie"]) == ("Bearer [secret]", "t=Bearer [secret]; a=1")
+    assert SECRET not in repr(result)
+
+
+def test_control_without_the_rule_nothing_is_sent_or_cut_out(serve):
+    server = serve(echo)
+    assert ask(granted(server, secrets={}), to(server))["body"] == b"<nothing>" * 3
+    echoed = ask(granted(server, secrets={}), to(server), headers={"authorization": SECRET})
+    assert echoed["headers"]["x-echo"] == SECRET
+
+
+def test_secret_from_a_file_and_from_the_host(serve, tmp_path):
+    (tmp_path / "key").write_text(f"{SECRET}-file\nanother line\n")
+    secrets.provide("weather", lambda: f"{SECRET}-host")
+    server = serve()
+    ask(granted(server, secrets={"X-File": f"file:{tmp_path}/key", "X-Host": "Key host:weather"}), to(server))
+    sent = server.requests[0]["headers"]
+    assert (sent["x-file"], sent["x-host"]) == (f"{SECRET}-file", f"Key {SECRET}-host")
+
+
+def test_changed_secret_is_used_from_the_next_request_on(serve, monkeypatch):
+    server = serve(echo)
+    rule = granted(server)
+    ask(rule, to(server))
+    monkeypatch.setenv("FXCELL_TEST_TOKEN", "another-token")
+    assert ask(rule, to(server))["body"] == b"<Bearer [secret]>" * 3
+    assert [request["headers"]["authorization"] for request in server.requests] == [f"Bearer {SECRET}", "Bearer another-token"]
+
+
+def test_redirect_to_another_host_goes_without_the_secret_even_where_it_leads_back(serve):
+    servers = []
+
+    def first(connection, request):
+        connection.sendall(OK if request["target"] == "/end" else redirect(to(servers[1])))
+
+    servers += [serve(first), serve(lambda connection, _request: connection.sendall(redirect(to(servers[0], "/end"))))]
+    result = ask(granted(*servers), to(servers[0]))
+    assert result["status"] == 200
+    asked = [request["headers"] for server in servers for request in server.requests]
+    assert [headers.get("authorization") for headers in asked] == [f"Bearer {SECRET}", None, None]
+
+
+def test_redirect_within_the_origin_keeps_the_secret(serve):
+    server = serve(lambda connection, request: connection.sendall(OK if request["target"] == "/b" else redirect("/b")))
+    ask(granted(server), to(server))
+    assert [request["headers"]["authorization"] for request in server.requests] == [f"Bearer {SECRET}"] * 2
+
+
+@pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION", "aUTHORIZATION"])
+def test_plugin_that_sets_the_same_header_is_denied(serve, name):
+    server = serve()
+    with pytest.raises(EffectDenied, match="is set by the host, from a secret"):
+        ask(granted(server), to(server), headers={name: "mine"})
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda said: redirect(f"http://{said}.evil.example/"),
+        lambda said: redirect(f"http://evil.example/?{said}"),
+        lambda said: redirect(f"http://[{said}/"),
+        lambda said: f"HTTP/1.1 {said}\r\n\r\n".encode(),
+        lambda said: f"{said}\r\n\r\n".encode(),
+        lambda said: f"HTTP/1.1 200 OK\r\nX {said}: y\r\n\r\n".encode(),
+        lambda said: f"HTTP/1.1 200 OK\r\nContent-Length: {said}\r\n\r\n".encode(),
+        lambda said: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {said}\r\n\r\n".encode(),
+    ],
+    ids=["host", "query", "no url", "status", "no http", "header name", "length", "coding"],
+)
+def test_secret_in_what_a_server_breaks_is_not_in_the_failure(serve, say):
+    server = serve(lambda connection, request: connection.sendall(say(request["headers"]["authorization"][7:])))
+    with pytest.raises((EffectDenied, EffectFailed)) as failed:
+        ask(granted(server), to(server))
+    chain = [failed.value]
+    while chain[-1].__cause__ or (chain[-1].__context__ and not chain[-1].__suppress_context__):
+        chain.append(chain[-1].__cause__ or chain[-1].__context__)
+    for error in chain:
+        assert SECRET not in str(error)
+        assert SECRET not in repr(getattr(error, "to_dict", dict)())
+
+
+def test_secret_in_a_redirect_that_is_followed_is_not_in_the_url_that_is_answered(serve):
+    server = serve(
+        lambda connection, request: connection.sendall(OK if "?" in request["target"] else redirect(f"/?t={SECRET}"))
+    )
+    assert ask(granted(server), to(server))["url"] == to(server, "/?t=[secret]")
+
+
+def test_bug_in_the_host_writes_the_log_without_the_secret(serve, monkeypatch, caplog):
+    def broken(*_):
+        raise ValueError(f"could not read Bearer {SECRET}")
+
+    monkeypatch.setattr("fxcell.host.effects.http._judge", broken)
+    caplog.set_level(logging.DEBUG)
+    server = serve()
+    with pytest.raises(EffectFailed) as failed:
+        ask(granted(server), to(server))
+    assert failed.value.kind == "internal"
+    assert "could not read Bearer [secret]" in caplog.text
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (None, "KeyError"),
+        ("short", "has not between 8"),
+        ("with\nline-end", "characters that a header"),
+        ("émigré-token", "characters that a header"),
+        (" padded-token ", "characters that a header"),
+    ],
+)
+def test_missing_or_unusable_secret_sends_nothing_and_only_the_log_says_why(serve, monkeypatch, caplog, value, why):
+    monkeypatch.delenv("FXCELL_TEST_TOKEN")
+    if value is not None:
+        monkeypatch.setenv("FXCELL_TEST_TOKEN", value)
+    server = serve()
+    with pytest.raises(EffectFailed) as failed:
+        ask(granted(server), to(server))
+    assert failed.value.kind == "no_secret"
+    assert "FXCELL_TEST_TOKEN" not in str(failed.value)
+    assert why in caplog.text
+    if value:
+        assert value not in caplog.text
+    assert not server.requests
+
+
+def test_file_that_is_a_pipe_or_not_there_is_no_secret_and_does_not_block(serve, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    server = serve()
+    for name in ("pipe", "nothing", "."):
+        with pytest.raises((EffectFailed, PolicyError)):
+            ask(granted(server, secrets={"X-Key": f"file:{tmp_path}/{name}"}), to(server))
+    assert not server.requests
+
+
+def test_secret_is_not_part_of_the_policy_in_any_form(tmp_path, monkeypatch):
+    rule = {"hosts": ["api.example.com"], "secrets": BEARER}
+    one = Policy(effects={"HTTPRequest": rule})
+    monkeypatch.setenv("FXCELL_TEST_TOKEN", "quite-another")
+    two = Policy.from_data(one.to_data())
+    (tmp_path / "p.toml").write_text(to_toml(one))
+    assert one.digest == two.digest == load_policy(tmp_path / "p.toml").digest
+    assert one.effects == two.effects
+    forms = [repr(one), str(one.to_data()), to_toml(one), pickle.dumps(one).decode("latin-1"), one.digest]
+    assert not [form for form in forms if SECRET in form or "quite-another" in form]
+    other = Policy(effects={"HTTPRequest": {**rule, "secrets": {"Authorization": "Bearer env:OTHER"}}})
+    assert other.digest != one.digest
+    with pytest.raises(TypeError):
+        pickle.dumps(secrets.resolve("HTTPRequest", BEARER))
+
+
+BAD = [
+    ('{ Authorization = "Bearer SECRET" }', "must say where the value is"),
+    ('{ Authorization = "SECRET" }', "must say where the value is"),
+    ('{ Authorization = "env:" }', "must say where the value is"),
+    ("{ Authorization = 5 }", "must say where the value is"),
+    ('{ Authorization = "env:A B" }', "must say where the value is"),
+    ('{ Authorization = "env:1SECRET" }', "takes the name of one variable"),
+    ('{ Authorization = "file:SECRET" }', "takes an absolute path"),
+    ('{ Authorization = "file:/a/../SECRET" }', "takes an absolute path"),
+    ('{ "Bad Name" = "env:A" }', "is not the name of a header"),
+    ('{ Host = "env:A" }', "decides where a request goes"),
+    ('{ Content-Length = "env:A" }', "decides where a request goes"),
+    ('{ Proxy-Authorization = "env:A" }', "decides where a request goes"),
+    ('{ Authorization = "env:A", authorization = "env:B" }', "twice, in another case"),
+    ('["env:A"]', "must be a table"),
+    ('"env:A"', "must be a table"),
+]
+
+
+@pytest.mark.parametrize(("table", "message"), BAD, ids=[table for table, _ in BAD])
+def test_table_that_is_none_is_an_error_with_the_line_and_without_what_stands_in_it(table, message, tmp_path):
+    path = tmp_path / "bad.toml"
+    text = table.replace("SECRET", SECRET)
+    path.write_text(f'[effects]\nHTTPRequest = {{ hosts = ["a.example"], secrets = {text} }}\n')
+    with pytest.raises(PolicyError, match=message) as refused:
+        load_policy(path)
+    assert refused.value.line == 2
+    assert SECRET not in str(refused.value)
+
+
+def test_secrets_for_every_host_are_refused_and_for_plain_http_denied():
+    with pytest.raises(PolicyError, match="would go to every host"):
+        Policy(effects={"HTTPRequest": {"hosts": ["*"], "secrets": BEARER}})
+    plain = Policy(effects={"HTTPRequest": {"hosts": ["api.example.com"], "secrets": BEARER}})
+    with pytest.raises(EffectDenied, match="over https alone"):
+        ask(plain, "http://api.example.com/")
+
+
+@zef_function
+def looks_for_it(url):
+    """All texts that the worker holds, its environment, and what the answer and the errors say."""
+    import gc
+    import os
+
+    said = [FX.HTTPRequest(url=url) | run, dict(os.environ)]
+    for headers in ({"AUTHORIZATION": "x"}, {"Host": "x"}):
+        try:
+            FX.HTTPRequest(url=url, headers=headers) | run
+        except Exception as error:
+            said.append([str(error), {k: v for k, v in vars(error).items() if isinstance(v, str)}])
+    needle = "".join(reversed("/nekoT-terc"))
+    held = [thing for holder in gc.get_objects() for thing in gc.get_referents(holder) if type(thing) in (str, bytes)]
+    said.append([str(thing)[:2000] for thing in held if thing is not needle and needle in str(thing)])
+    return said
+
+
+@zef_function
+def asks_and_dies(url):
+    import ctypes
+
+    FX.HTTPRequest(url=url) | run
+    ctypes.string_at(0)
+
+
+def test_secret_is_nowhere_in_the_worker_its_records_its_crash_and_the_log(serve, caplog):
+    caplog.set_level(logging.DEBUG)
+    server = serve(echo)
+    worker = FX.StartWorkerProcess(policy=granted(server)) | run
+    told = FX.SendCommandToWorkerProcess(process=worker, command=looks_for_it(to(server))) | run
+    assert SECRET not in repr(told)
+    assert told[-1] == []
+    records = registry.session_of(worker).broker.records
+    assert len(records) == 3
+    crash = run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=asks_and_dies(to(server))))
+    assert isinstance(crash, WorkerCrash)
+    assert SECRET not in repr(list(records)) + repr(crash.to_dict()) + str(crash) + caplog.text
+    assert [request["headers"]["authorization"] for request in server.requests] == [f"Bearer {SECRET}"] * 2
