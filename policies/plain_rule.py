@@ -127,7 +127,7 @@ def _check_values(name: str, values: object) -> None:
     for index, value in enumerate(values):
         if type(value) not in _SCALARS or (type(value) is float and not math.isfinite(value)):
             raise PolicyError(f"{name} may list texts, numbers and booleans, got {short(value)}", at=(name,))
-        if type(value) is int and not -_LARGEST_INT <= value <= _LARGEST_INT:
+        if type(value) is int and not -_LARGEST_INT - 1 <= value <= _LARGEST_INT:
             raise PolicyError(f"{name} may list whole numbers of 64 bits, got {short(value)}", at=(name,))
         if any(type(value) is type(other) and value == other for other in values[:index]):
             raise PolicyError(f"{name} holds {value!r} twice; the second is without effect", at=(name,))

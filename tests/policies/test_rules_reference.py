@@ -57,7 +57,7 @@ def same(one: object, two: object) -> bool:
 
 
 WORDS = st.text(max_size=6) | st.sampled_from(["en", "de", "Straße", "\u00e9", "ﬁle", "K", "İ", "true", "1", "1.0", ""])
-NUMBERS = st.integers(-3, 3) | st.integers()
+NUMBERS = st.integers(-3, 3) | st.integers(-(2**63), 2**63 - 1)
 SHARES = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0, 1.0, 0.1 + 0.2, 1e16])
 
 
