@@ -40,6 +40,7 @@ from fxcell.policies.errors import (
     printable,
 )
 from fxcell.policies.policy import Policy
+from fxcell.policies.running import holds_work
 from fxcell.sandbox import enforced, wire
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import Probe
@@ -123,6 +124,7 @@ class Session:
             if listening.which() != "listening":
                 self._handles.note_ended(listening)
                 self._die(None, ready=False)
+            self.channel.end_with(self._handles.report)
             hello = self.channel.receive(deadline)
             if hello.which() != "hello" or hello.hello.protocol != PROTOCOL:
                 self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"the worker greeted with {hello.which()}"), ready=False)
@@ -184,7 +186,11 @@ class Session:
             message = self._serve_until_answer(number, deadline)
             self.outputs.end_command()
             if message.which() == "result":
-                return self.channel.value_of(message.result, allow_calls=False)
+                result = self.channel.value_of(message.result, allow_calls=False)
+                if holds_work(result):
+                    # Workers run such results themselves, as `run` does. Here the host would, with its own authority.
+                    raise wire.WireError("a result is an effect, or a list that holds one, which a worker performs itself")
+                return result
             failure = self._failure(message.failure)
         except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError) as closed:
             self._name_command(packed)

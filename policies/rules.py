@@ -68,7 +68,7 @@ def rule_for(effect: str, given: object) -> Rule:
 
 NEVER_GRANTED: Mapping[str, str] = dict.fromkeys(
     ("StartWorkerProcess", "SendCommandToWorkerProcess", "StopWorkerProcess", "ListWorkerProcesses"),
-    "a worker that commands workers would hold their policies as well; return such effects to the host instead",
+    "a worker that commands workers would hold their policies as well; have the host start them, by rules of its own",
 ) | dict.fromkeys(
     ("InstallPodmanRemote", "BuildZefImageRemote", "RunZefContainerRemote"),
     "it uses the host user's access to other machines",

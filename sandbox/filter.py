@@ -17,6 +17,7 @@ import pyseccomp
 from fxcell.policies.errors import InternalError
 from fxcell.sandbox import syscalls
 
+NO_CALL = -1
 UNKNOWN = -1
 """What libseccomp answers for a name it does not know, or that this architecture lacks (then other negative numbers)."""
 
@@ -57,7 +58,8 @@ def for_process(program: bytes, pid: int) -> bytes:
 
 def errno_answers(words: Iterable[str]) -> dict[int, int]:
     """Which errno the supervisor answers, by call number, when a call's arguments were not among the allowed ones."""
-    answers: dict[int, int] = {}
+    # The kernel's own answer to "no call at all"; a signal that interrupts the wait for ours would let it return.
+    answers: dict[int, int] = {NO_CALL: errno.ENOSYS}
     for name, number, _reason in syscalls.refused(syscalls.allowed(words)):
         resolved = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
         if resolved >= 0:

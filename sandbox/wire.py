@@ -88,6 +88,7 @@ class Channel:
         self._pollers = {event: select.poll() for event in (select.POLLIN, select.POLLOUT)}
         for event, poller in self._pollers.items():
             poller.register(sock.fileno(), event)
+        self._watched: Channel | None = None
         self._misses = 0
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
@@ -99,6 +100,15 @@ class Channel:
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self.socket.fileno()
+
+    def end_with(self, other: Channel) -> None:
+        """From now on, a message or the end on another channel means that nobody is left on this one.
+
+        The end of a process need not close its channel: its peer may hold a copy of that very end, in a message under way.
+        """
+        self._watched = other
+        for poller in self._pollers.values():
+            poller.register(other.fileno(), select.POLLIN)
 
     def close(self) -> None:
         """Close the socket and any descriptor that came and was not taken, and let go of the buffer."""
@@ -308,8 +318,13 @@ class Channel:
             rest_s = deadline - time.monotonic()
             if rest_s <= 0:
                 raise DeadlinePassed
-            if self._pollers[event].poll(min(rest_s, 86400) * 1000 + 1):
-                return
+            if self._watched is not None and self._watched.has_buffered():
+                raise ChannelClosed(mid_frame=self._end > self._start)
+            ready = self._pollers[event].poll(min(rest_s, 86400) * 1000 + 1)
+            if any(descriptor == self.socket.fileno() for descriptor, _ in ready):
+                return  # what was sent before the end comes first
+            if ready:
+                raise ChannelClosed(mid_frame=self._end > self._start)
 
     def _read(self, target: memoryview, flags: int) -> None:
         try:

@@ -1,5 +1,6 @@
 """Plugins that go for the host process itself: its time, its memory, its judgement. Found by attacking, kept as tests."""
 
+import errno
 import gc
 import time
 
@@ -233,3 +234,59 @@ def test_all_of_it_leaves_nothing_behind():
     with assert_nothing_left():
         process = FX.StartWorkerProcess() | run
         send(process, flood_the_stack_pipe())
+
+
+@zef_function
+def answer_with_work(value):
+    import os
+    import struct
+    import time
+
+    import fxcell
+    from fxcell.policies import values
+    from fxcell.sandbox import value_frames
+
+    frame = value_frames.encode("result", fxcell.run.command, values.pack(value).body)
+    os.write(3, b"FXC1" + struct.pack("<I", len(frame)) + frame)
+    time.sleep(60)
+
+
+@zef_function
+def pass_on(worker, command):
+    return FX.SendCommandToWorkerProcess(process=worker, command=command) | run
+
+
+@pytest.mark.parametrize("wrap", [lambda work: work, lambda work: [1, [work]]], ids=["effect", "list"])
+def test_effect_as_a_forged_result_is_not_performed_by_host_code_that_passes_results_on(tmp_path, worker, wrap):
+    secret = tmp_path / "secret"
+    secret.write_text("of the host")
+    work = FX.ReadFile(path=str(secret))
+    assert run(answer(wrap(work))) == wrap(b"of the host")  # the control: here the host's own function answers it
+    outcome = run.outcome(pass_on(worker, answer_with_work(wrap(work))))
+    assert isinstance(outcome, WorkerCrash)
+    assert outcome.reason is Reason.PROTOCOL_VIOLATION
+
+
+def test_effect_inside_a_table_is_a_value_like_any_other(worker):
+    value = {"effects": (FX.Now(), [FX.Print(content="x")])}
+    assert run(pass_on(worker, answer(value))) == value
+
+
+@zef_function
+def call_number(number):
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall.restype = ctypes.c_long
+    return libc.syscall(ctypes.c_long(number)), ctypes.get_errno()
+
+
+def test_system_call_minus_one_is_no_call_and_blames_nobody():
+    policy = load_policy("compute").replaced(preload=("ctypes",))
+    process = FX.StartWorkerProcess(policy=policy) | run
+    try:
+        assert send(process, call_number(-1)) == (-1, errno.ENOSYS)
+        assert send(process, answer(1)) == 1
+        assert send(process, call_number(600)).reason is Reason.DENIED_SYSCALL
+    finally:
+        FX.StopWorkerProcess(process=process) | run
