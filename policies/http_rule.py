@@ -108,8 +108,12 @@ class HTTPRule(Rule):
             return Refusal("url", str(error), "")
         matching = [entry for entry in self._entries() if entry.covers(target.host)]
         if not matching:
-            wider = ", ".join(toml_text(text) for text in [*self.hosts, in_url(target.host)])
+            usual = self.ports or (DEFAULT_PORTS[target.scheme],)
+            entry = in_url(target.host) + ("" if target.port in usual else f":{target.port}")
+            wider = ", ".join(toml_text(text) for text in [*self.hosts, entry])
             rule = f"the host {target.host!r:.260} is not exactly one of {', '.join(self.hosts)}"
+            if is_private_name(target.host) and not self.private_hosts:  # the entry alone would be without effect
+                return Refusal("url", rule, f"effects.HTTPRequest = {{ hosts = [{wider}], private_hosts = true }}")
             return Refusal("url", rule, f"effects.HTTPRequest.hosts = [{wider}]")
         if not self.private_hosts and is_private_name(target.host):
             rule = f"the host {target.host!r:.260} is private"

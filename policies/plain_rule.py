@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -21,6 +22,7 @@ DEFAULT_MAXIMA: Mapping[str, Mapping[str, float]] = {
 """Effect -> field -> largest number when a rule names none: what the host does for a worker is always bounded."""
 
 _SCALARS = (str, int, float, bool)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,22 +52,21 @@ class PlainRule(Rule):
         object.__setattr__(self, "maxima", MappingProxyType(dict(self.maxima)))
 
     def judge(self, effect: Effect) -> Refusal | None:
-        name = effect.effect_name
+        name = toml_key(effect.effect_name)
         for key, values in self.allowed.items():
             given = getattr(effect, key)
             if not any(type(given) is type(value) and given == value for value in values):
                 shown = ", ".join(repr(value) for value in values)
                 return Refusal(
-                    key, f"{short(given)} is not exactly one of {shown}", _wider(f"effects.{name}.{key}", values, given)
+                    key, f"{short(given)} is not exactly one of {shown}", _wider(f"effects.{name}.{toml_key(key)}", values, given)
                 )
         for key, maximum in self.maxima.items():
             given = getattr(effect, key)
             if type(given) not in (int, float) or not 0 <= given < math.inf:
                 return Refusal(key, f"{short(given)} is not a number from 0 to {maximum}", "")
             if given > maximum:
-                return Refusal(
-                    key, f"{short(given)} is over the maximum of {maximum}", f"effects.{name}.max_{key} = {short(given)}"
-                )
+                wider = f"effects.{name}.{toml_key(f'max_{key}')} = {short(given)}"
+                return Refusal(key, f"{short(given)} is over the maximum of {maximum}", wider)
         return None
 
     def to_data(self) -> dict[str, Any]:
@@ -149,4 +150,10 @@ def toml_text(text: str) -> str:
     """A text as TOML writes it, on one line."""
     from msgspec import json
 
-    return json.encode(text).decode()
+    # JSON's escapes are TOML's; but TOML does not take DEL as it is.
+    return json.encode(text).decode().replace("\x7f", "\\u007f")
+
+
+def toml_key(key: str) -> str:
+    """A key as TOML writes it: bare where it can be, for a Python name may hold letters that bare keys cannot."""
+    return key if _BARE_KEY.fullmatch(key) else toml_text(key)

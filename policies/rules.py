@@ -16,8 +16,9 @@ from fxcell.policies.errors import EffectDenied, PolicyError
 from fxcell.policies.file_rule import FileRule
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.names import nearest, short
-from fxcell.policies.plain_rule import PlainRule
+from fxcell.policies.plain_rule import PlainRule, toml_key
 from fxcell.policies.rule import Refusal, Rule
+from fxcell.policies.suggestions import confirmed
 from fxcell.policies.targets import HTTPTarget, http_target, is_private_address
 
 if TYPE_CHECKING:
@@ -90,19 +91,28 @@ def check(policy: Policy, effect: Effect) -> None:
     name = effect.effect_name
     rule = policy.effects.get(name)
     if rule is None:
-        reason = NEVER_GRANTED.get(name)
-        refusal = Refusal(None, reason or "it is not in its list of effects", "" if reason else grant_line(effect))
+        refusal = _refusal_of_unlisted(effect)
     else:
         judged = rule.judge(effect)
         if judged is None:
             return
-        refusal = judged
+        refusal = judged._replace(suggestion=confirmed(effect, rule, judged.suggestion, rule_for))
     raise EffectDenied(name, refusal.field, refusal.rule, policy.name, refusal.suggestion)
 
 
+def _refusal_of_unlisted(effect: Effect) -> Refusal:
+    reason = NEVER_GRANTED.get(effect.effect_name)
+    if reason:
+        return Refusal(None, reason, "")
+    line = grant_line(effect)
+    return Refusal(None, "it is not in its list of effects" + ("" if line else ", and no rule grants its fields"), line)
+
+
 def grant_line(effect: Effect) -> str:
-    """The TOML line that would grant this very effect, as narrowly as its kind of rule allows."""
-    return f"effects.{effect.effect_name} = {rule_kind(effect.effect_name).narrowest(effect)}"
+    """The TOML line that would grant this very effect, as narrowly as its kind of rule allows; "" where none can."""
+    name = effect.effect_name
+    line = f"effects.{toml_key(name)} = {rule_kind(name).narrowest(effect)}"
+    return confirmed(effect, None, line, rule_for)
 
 
 def calls_allowed(policy: Policy, effect: str) -> int:

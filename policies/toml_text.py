@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from fxcell.policies.limits import TOML_KEYS, GiB, KiB, MiB, TiB
+from fxcell.policies.plain_rule import toml_key, toml_text
 from fxcell.policies.policy import Policy
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_BYTE_KEYS = ("max_bytes", "max_total_bytes", "max_body_bytes")
 _UNITS = (("TiB", TiB), ("GiB", GiB), ("MiB", MiB), ("KiB", KiB))
 
 
@@ -22,7 +22,7 @@ def to_toml(policy: Policy) -> str:
     lines += [f"{key} = {limit_text(name, data['limits'][name])}" for key, name in TOML_KEYS.items()]
     if data["effects"]:
         lines += ["", "[effects]"]
-    lines += [f"{_key(name)} = {rule_text(rule)}" for name, rule in data["effects"].items()]
+    lines += [f"{toml_key(name)} = {rule_text(rule)}" for name, rule in data["effects"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -30,7 +30,7 @@ def rule_text(rule: Mapping[str, Any]) -> str:
     """The right-hand side of one effect: `true`, or an inline table."""
     if not rule:
         return "true"
-    return "{ " + ", ".join(f"{_key(key)} = {_rule_value(key, value)}" for key, value in rule.items()) + " }"
+    return "{ " + ", ".join(f"{toml_key(key)} = {_rule_value(key, value)}" for key, value in rule.items()) + " }"
 
 
 def limit_text(name: str, value: float) -> str:
@@ -56,27 +56,16 @@ def _number(value: float) -> str:
 
 def _rule_value(key: str, value: Any) -> str:
     # A field of a user's own effect may have such a name too; only a number of bytes is meant here.
-    return f'"{bytes_text(value)}"' if key in ("max_bytes", "max_body_bytes") and type(value) is int else _value(value)
+    return f'"{bytes_text(value)}"' if key in _BYTE_KEYS and type(value) is int else _value(value)
 
 
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return _text(value)
+        return toml_text(value)
     return f"[{', '.join(_value(item) for item in value)}]" if isinstance(value, list | tuple) else repr(value)
 
 
-def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _text(key)
-
-
-def _text(text: str) -> str:
-    from msgspec import json
-
-    # JSON's escapes are TOML's; but TOML does not take DEL as it is.
-    return json.encode(text).decode().replace("\x7f", "\\u007f")
-
-
 def _comment(name: str) -> str:
-    return _text(name) if not name.isprintable() else name
+    return toml_text(name) if not name.isprintable() else name

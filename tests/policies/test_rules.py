@@ -54,11 +54,11 @@ def denied(granted: Policy, effect: Effect) -> EffectDenied:
             'effects.HTTPRequest = { hosts = ["[::1]:8080"], private_hosts = true }',
             True,
         ),
-        (HTTPRequest(url="nonsense"), 'effects.HTTPRequest = { hosts = ["api.example.com"] }', False),
+        (HTTPRequest(url="nonsense"), "", False),
         (ReadFile(path="/srv/data/x"), 'effects.ReadFile = { under = ["/srv/data"] }', True),
-        (ReadFile(path="x"), 'effects.ReadFile = { under = ["/srv/data"] }', False),
-        (ReadFile(path="/x"), 'effects.ReadFile = { under = ["/srv/data"] }', False),
-        (ReadFile(path="/proc/self/environ"), 'effects.ReadFile = { under = ["/srv/data"] }', False),
+        (ReadFile(path="x"), "", False),
+        (ReadFile(path="/x"), "", False),
+        (ReadFile(path="/proc/self/environ"), "", False),
         (Measure(unit="g"), "effects.Measure = true", True),
     ],
     ids=lambda v: repr(v)[:60],
@@ -67,11 +67,11 @@ def test_effect_that_is_not_granted_is_denied_with_the_line_that_grants_it(effec
     error = denied(policy(), effect)
     assert error.field is None
     assert error.suggestion == line
-    granting = Policy(name="test", effects=tomllib.loads(line)["effects"])
+    assert bool(line) is enough
     if enough:
-        check(granting, effect)
+        check(Policy(name="test", effects=tomllib.loads(line)["effects"]), effect)
     else:
-        denied(granting, effect)
+        assert "no rule grants its fields" in error.rule
 
 
 def test_effect_on_workers_is_denied_without_a_line():
