@@ -1,7 +1,8 @@
 """What may happen: the effect vocabulary, values, policies and outcomes. Pure values: no sockets, no processes.
 
 Reading order: errors, values (the codec), effects (FX), calls (zef_function), builtin (the shipped effects), limits,
-words, policy, rules (is this effect granted?) with its kinds http_rule, file_rule and plain_rule, suggestions (the line
+words, policy, rules (is this effect granted?) with its kinds http_rule, under_rule (file_rule, write_rule),
+environment_rule and plain_rule, suggestions (the line
 that would grant it), loader (TOML),
 profiles/ (the shipped policies), crash (WorkerCrash), running (`| run`).
 """

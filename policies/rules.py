@@ -1,6 +1,7 @@
 """Rules: what a granted effect may be asked for. `check` is the one question; it is pure and compares exactly.
 
-One kind of rule per family of effects: HTTPRule, FileRule, and PlainRule for every other, users' own effects included.
+One kind of rule per family of effects: HTTPRule, UnderRule and its kinds for files, EnvironmentRule, and PlainRule for
+every other, users' own effects included.
 A rule is written the same way in TOML and in `to_data`; `true` is the rule of an effect without conditions.
 
 Exactly means: equal text of equal type. Another case, another Unicode form, 1 for True are other values, and denied.
@@ -12,24 +13,35 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fxcell.policies.effects import FX, Effect, UnknownEffectError
+from fxcell.policies.environment_rule import EnvironmentRule
 from fxcell.policies.errors import EffectDenied, PolicyError
-from fxcell.policies.file_rule import FileRule
+from fxcell.policies.file_rule import FileRule, ListRule
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.names import nearest, short
 from fxcell.policies.plain_rule import PlainRule, toml_key
 from fxcell.policies.rule import Refusal, Rule
 from fxcell.policies.suggestions import confirmed
 from fxcell.policies.targets import HTTPTarget, http_target, is_private_address
+from fxcell.policies.under_rule import UnderRule
+from fxcell.policies.write_rule import WriteRule
 
 if TYPE_CHECKING:
     from fxcell.policies.policy import Policy
 
 __all__ = [
-    "NEVER_GRANTED", "FileRule", "HTTPRule", "HTTPTarget", "PlainRule", "Refusal", "Rule", "calls_allowed", "check",
-    "effect_class", "grant_line", "granted_root", "http_target", "is_private_address", "rule_for", "rule_kind",
+    "NEVER_GRANTED", "EnvironmentRule", "FileRule", "HTTPRule", "HTTPTarget", "ListRule", "PlainRule", "Refusal", "Rule",
+    "UnderRule", "WriteRule", "calls_allowed", "check", "effect_class", "grant_line", "granted_root", "http_target",
+    "is_private_address", "rule_for", "rule_kind",
 ]  # fmt: skip
 
-_KINDS: Mapping[str, type[Rule]] = {"HTTPRequest": HTTPRule, "ReadFile": FileRule}
+_KINDS: Mapping[str, type[Rule]] = {
+    "HTTPRequest": HTTPRule,
+    "ReadFile": FileRule,
+    "WriteFile": WriteRule,
+    "ListDirectory": ListRule,
+    "DeleteFile": UnderRule,
+    "GetEnvironment": EnvironmentRule,
+}
 
 
 def rule_for(effect: str, given: object) -> Rule:
@@ -129,11 +141,9 @@ def granted_root(policy: Policy, path: str, effect: str = "ReadFile") -> tuple[s
     Raises: EffectDenied - the policy does not grant it.
     """
     rule = policy.effects.get(effect)
-    if not isinstance(rule, FileRule):
-        raise EffectDenied(
-            effect, None, "it is not in its list of effects", policy.name, f"effects.{effect} = {FileRule.example}"
-        )
+    if not isinstance(rule, UnderRule):
+        raise EffectDenied(effect, None, "it is not in its list of effects", policy.name, "")
     found = rule.root_of(path)
     if isinstance(found, Refusal):
-        raise EffectDenied(effect, found.field, found.rule, policy.name, found.suggestion)
+        raise EffectDenied(effect, found.field, found.rule, policy.name, "")
     return found

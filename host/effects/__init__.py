@@ -30,6 +30,30 @@ def _read_file(effect: Any, context: Context) -> Any:
     return files.perform_read_file(effect, context)
 
 
+def _write_file(effect: Any, context: Context) -> Any:
+    from fxcell.host.effects import writing
+
+    return writing.perform_write_file(effect, context)
+
+
+def _delete_file(effect: Any, context: Context) -> Any:
+    from fxcell.host.effects import writing
+
+    return writing.perform_delete_file(effect, context)
+
+
+def _list_directory(effect: Any, context: Context) -> Any:
+    from fxcell.host.effects import listing
+
+    return listing.perform_list_directory(effect, context)
+
+
+def _get_environment(effect: Any, context: Context) -> Any:
+    from fxcell.host.effects import environment
+
+    return environment.perform_get_environment(effect, context)
+
+
 HANDLERS: dict[str, Handler] = {
     "Print": basic.perform_print,
     "Log": basic.perform_log,
@@ -38,6 +62,10 @@ HANDLERS: dict[str, Handler] = {
     "RandomBytes": basic.perform_random_bytes,
     "HTTPRequest": _http_request,
     "ReadFile": _read_file,
+    "WriteFile": _write_file,
+    "DeleteFile": _delete_file,
+    "ListDirectory": _list_directory,
+    "GetEnvironment": _get_environment,
 }
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from fxcell.host.effects.context import Context, Pace, pace_of
+from fxcell.host.effects.file_errors import failed, reported
 from fxcell.host.effects.openat2 import open_beneath
 from fxcell.policies import rules
 from fxcell.policies.builtin import ReadFile
@@ -20,20 +20,6 @@ _CHUNK_BYTES = 1024 * 1024
 # O_NONBLOCK: should the path become a FIFO between look and open, the open does not wait for a writer.
 _READ_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-_KINDS = {
-    errno.ENOENT: ("not_found", "there is no such file"),
-    errno.ENOTDIR: ("not_found", "a part of the path is not a directory"),
-    errno.ENAMETOOLONG: ("not_found", "the name is too long"),
-    errno.ELOOP: ("permission", "a symbolic link is in the path, and none is followed"),
-    errno.EXDEV: ("permission", "the path leads out of the granted directory"),
-    errno.EACCES: ("permission", "the host may not read it"),
-    errno.EPERM: ("permission", "the host may not read it"),
-    errno.ENXIO: ("not_regular", "it is not a regular file"),
-    errno.ENODEV: ("not_regular", "it is not a regular file"),
-    errno.ENOSYS: ("unsupported", "this needs openat2(2), which Linux has since 5.6"),
-}
-
-
 def perform_read_file(effect: ReadFile, context: Context) -> bytes:
     """Answer the whole file; it is read once and never longer than the cap, even while another process appends to it.
 
@@ -42,18 +28,12 @@ def perform_read_file(effect: ReadFile, context: Context) -> bytes:
     """
     pace = pace_of(effect, context)
     pace.check()
-    try:
+    with reported(effect):
         descriptor, max_bytes = _open(effect, context)
         try:
             return _read(descriptor, max_bytes, effect, pace)
         finally:
             os.close(descriptor)
-    except (ValueError, UnicodeError) as error:
-        raise _failed(effect, "bad_request", "no file can have this name") from error
-    except OSError as error:
-        number = error.errno or 0
-        kind, text = _KINDS.get(number, ("permission", f"the kernel said {errno.errorcode.get(number, number)}"))
-        raise _failed(effect, kind, text) from error
 
 
 def _open(effect: ReadFile, context: Context) -> tuple[int, int]:
@@ -63,7 +43,7 @@ def _open(effect: ReadFile, context: Context) -> tuple[int, int]:
     rule = context.policy.effects["ReadFile"]
     assert isinstance(rule, FileRule)
     root, relative = rules.granted_root(context.policy, effect.path)
-    path = os.fsencode(relative) or b"."
+    path = relative.encode()  # not the file system's encoding: the rules have judged UTF-8
     if b"\0" in path:
         raise ValueError("NUL byte")
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -79,7 +59,7 @@ def _checked(descriptor: int, effect: ReadFile) -> int:
     """The descriptor, when it is of a regular file; otherwise it is closed. Raises EffectFailed(not_regular)."""
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _failed(effect, "not_regular", "it is not a regular file")
+        raise failed(effect, "not_regular", "it is not a regular file")
     return descriptor
 
 
@@ -97,8 +77,4 @@ def _read(descriptor: int, max_bytes: int, effect: ReadFile, pace: Pace) -> byte
 
 
 def _too_large(effect: ReadFile, max_bytes: int) -> EffectFailed:
-    return _failed(effect, "too_large", f"it is over {max_bytes} bytes")
-
-
-def _failed(effect: ReadFile, kind: str, text: str) -> EffectFailed:
-    return EffectFailed("ReadFile", kind, f"{effect.path!r:.200}: {text}")
+    return failed(effect, "too_large", f"it is over {max_bytes} bytes")

@@ -27,17 +27,18 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
 
 
-def open_beneath(directory: int, path: bytes, flags: int) -> int:
+def open_beneath(directory: int, path: bytes, flags: int, mode: int = 0) -> int:
     """Open a path that must stay below a directory and go through no symbolic link; answer a descriptor.
 
     directory: descriptor of a directory; O_PATH is enough.
     path:      relative, without NUL. Mount points on the way are followed: whoever granted a tree granted what is
                mounted in it (volumes, bind mounts), hence no RESOLVE_NO_XDEV.
+    mode:      permission bits of a new file, less the umask; 0 unless the flags make one.
     After:     the descriptor is closed on exec.
     Raises:    KernelRefused - EXDEV: it leaves the directory; ELOOP: a symbolic link; ENOSYS: Linux before 5.6.
     Source:    openat2(2), Linux 5.6.
     """
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
     number = errno.EAGAIN
     for _ in range(_ATTEMPTS):
         descriptor: int = _libc.syscall(

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fxcell.host.broker import Broker, Context, perform_locally
-from fxcell.host.effects import files
+from fxcell.host.effects import file_errors, files
 from fxcell.policies.builtin import ReadFile
 from fxcell.policies.errors import EffectDenied, EffectFailed
 from fxcell.policies.policy import Policy
@@ -108,7 +108,7 @@ def test_parent_directory_that_passed_the_rules_is_stopped_by_the_kernel(root, p
             files.open_beneath(directory, path, os.O_RDONLY)
     finally:
         os.close(directory)
-    assert files._KINDS[refused.value.errno][0] == "permission"
+    assert file_errors.KINDS[refused.value.errno][0] == "permission"
 
 
 def test_symbolic_link_swapped_in_between_look_and_open_is_not_followed(root, monkeypatch):

@@ -17,10 +17,10 @@ from fxcell.policies.rules import check
 from fxcell.policies.toml_text import to_toml
 
 
-class Größe(Effect):
+class Größe(Effect):  # noqa: PLC2401
     """An effect whose names are no bare keys of TOML."""
 
-    länge: int = 0
+    länge: int = 0  # noqa: PLC2401
     wort: str = ""
 
 
@@ -127,7 +127,9 @@ def test_names_that_are_no_bare_keys_are_quoted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "effect", [FX.Sleep(seconds=float("inf")), FX.RandomBytes(count=-1), FX.ReadFile(path="/x"), FX.ReadFile(path="/a/../b")], ids=repr
+    "effect",
+    [FX.Sleep(seconds=float("inf")), FX.RandomBytes(count=-1), FX.ReadFile(path="/x"), FX.ReadFile(path="/a/../b")],
+    ids=repr,
 )
 def test_effect_that_no_rule_grants_is_offered_no_line(effect):
     assert suggestion_for(effect) == ""
