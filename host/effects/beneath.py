@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from fxcell.host.effects.context import Context
+from fxcell.host.effects.context import Context, Pace
 from fxcell.host.effects.file_errors import failed
 from fxcell.host.effects.openat2 import open_beneath
 from fxcell.policies import rules
@@ -74,11 +74,12 @@ def descend(root: int, parts: list[bytes]) -> Iterator[tuple[int, list[bytes]]]:
 
 
 @contextlib.contextmanager
-def made(directory: int, names: list[bytes]) -> Iterator[int]:
+def made(directory: int, names: list[bytes], pace: Pace) -> Iterator[int]:
     """The descriptor of the last of these directories, each made inside the one before; they stay whatever happens then."""
     at = os.dup(directory)
     try:
         for name in names:
+            pace.check()
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, _DIRECTORY_MODE, dir_fd=at)
             below = open_beneath(at, name, DIRECTORY_FLAGS)

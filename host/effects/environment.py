@@ -18,7 +18,7 @@ def perform_get_environment(effect: GetEnvironment, _context: Context) -> str | 
     Raises: EffectFailed - not_text: the value is not valid UTF-8; too_large: it has more than 128 KiB.
     """
     # By bytes: what the host's locale makes of a value is not what the plugin asked for.
-    value = os.environb.get(os.fsencode(effect.name))
+    value = os.environb.get(effect.name.encode(errors="surrogatepass"))
     if value is None:
         return None
     if len(value) > MAX_VALUE_BYTES:

@@ -72,7 +72,7 @@ def _write(effect: WriteFile, place: Granted, pace: Pace) -> None:
         plan = _planned(effect, None if missing else look(effect, parent, name), missing)
         if place.rule is not None:
             _check_quotas(effect, plan, place.root, place.rule, pace)
-        with made(parent, missing) as directory:
+        with made(parent, missing, pace) as directory:
             if effect.mode == "append" and plan.found is not None:
                 _append(effect, directory, name, plan, pace)
             else:
