@@ -22,6 +22,7 @@ DEFAULT_MAXIMA: Mapping[str, Mapping[str, float]] = {
 """Effect -> field -> largest number when a rule names none: what the host does for a worker is always bounded."""
 
 _SCALARS = (str, int, float, bool)
+_LARGEST_INT = 2**63 - 1  # of TOML, and of what a policy's digest is made of
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -41,9 +42,11 @@ class PlainRule(Rule):
         for name, values in self.allowed.items():
             _check_values(name, values)
         for name, maximum in self.maxima.items():
-            if type(maximum) not in (int, float) or not 0 <= maximum < math.inf:
+            high = _LARGEST_INT if type(maximum) is int else math.nextafter(math.inf, 0)
+            if type(maximum) not in (int, float) or not 0 <= maximum <= high:
                 raise PolicyError(
-                    f"max_{name} must be a finite number from 0, got {short(maximum)}", at=(f"max_{name}",)
+                    f"max_{name} must be a finite number from 0, a whole one below 2**63, got {short(maximum)}",
+                    at=(f"max_{name}",),
                 )
         allowed = {
             name: tuple(sorted(values, key=lambda v: (type(v).__name__, v))) for name, values in self.allowed.items()
@@ -114,6 +117,8 @@ def _check_values(name: str, values: object) -> None:
     for index, value in enumerate(values):
         if type(value) not in _SCALARS or (type(value) is float and not math.isfinite(value)):
             raise PolicyError(f"{name} may list texts, numbers and booleans, got {short(value)}", at=(name,))
+        if type(value) is int and not -_LARGEST_INT <= value <= _LARGEST_INT:
+            raise PolicyError(f"{name} may list whole numbers of 64 bits, got {short(value)}", at=(name,))
         if any(type(value) is type(other) and value == other for other in values[:index]):
             raise PolicyError(f"{name} holds {value!r} twice; the second is without effect", at=(name,))
 

@@ -37,6 +37,7 @@ NEVER: Mapping[str, str] = {
     "perf": "performance counters watch other processes and the kernel",
     "privileges": "capabilities and user ids are what every other layer relies on",
     "network": "a worker has no sockets; grant effects.HTTPRequest and the host asks on its behalf",
-    "files": "a worker opens no files of the host for writing; use `visible`, effects.ReadFile or the word scratch",
+    "files": "a worker opens no files of the host for writing; use `visible`, effects.ReadFile, effects.WriteFile or the "
+    "word scratch",
 }
 """Word -> why it can never be granted."""

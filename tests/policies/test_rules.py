@@ -149,6 +149,8 @@ BAD_RULES = [
     ("Sleep", {"max_seconds": float("nan")}, "max_seconds must be"),
     ("Sleep", {"max_seconds": float("inf")}, "max_seconds must be"),
     ("Sleep", {"max_seconds": True}, "max_seconds must be"),
+    ("RandomBytes", {"max_count": 2**64}, r"whole one below 2\*\*63"),
+    ("RandomBytes", {"count": [2**64]}, "whole numbers of 64 bits"),
     ("Sleep", {"max_seconds": "10"}, "max_seconds must be"),
     ("Sleep", {"max_second": 10}, "did you mean 'max_seconds'"),
     ("Sleep", {"seconds": ["1"]}, "holds '1', but the field is float"),

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fxcell.policies.builtin import HTTPRequest, Log, RandomBytes, ReadFile, Sleep
+from fxcell.policies.builtin import (
+    DeleteFile,
+    GetEnvironment,
+    HTTPRequest,
+    ListDirectory,
+    Log,
+    RandomBytes,
+    ReadFile,
+    Sleep,
+    WriteFile,
+)  # fmt: skip
 from fxcell.policies.effects import FX, Effect
 from fxcell.policies.errors import EffectDenied
 from fxcell.policies.loader import load_policy
@@ -60,6 +70,12 @@ URLS = st.builds(
 )
 EFFECTS = st.one_of(
     st.builds(ReadFile, path=PATHS),
+    st.builds(ListDirectory, path=PATHS),
+    st.builds(DeleteFile, path=PATHS),
+    st.builds(
+        WriteFile, path=PATHS, content=st.binary(max_size=40), mode=st.sampled_from(["create", "replace", "append"])
+    ),
+    st.builds(GetEnvironment, name=st.one_of(st.text(CHARACTERS, max_size=10), st.text("ABC_.-x9*", max_size=5))),
     st.builds(
         HTTPRequest,
         url=URLS,
@@ -76,6 +92,12 @@ RULES = st.fixed_dictionaries(
     {},
     optional={
         "ReadFile": st.sampled_from([{"under": ["/srv"]}, {"under": ["/srv/a b", "/opt"], "max_bytes": 5}]),
+        "ListDirectory": st.just({"under": ["/srv"], "max_entries": 1}),
+        "DeleteFile": st.just({"under": ["/srv"]}),
+        "WriteFile": st.sampled_from([
+            {"under": ["/srv"], "modes": ["create"], "max_bytes": 5, "max_total_bytes": 20}, {"under": ["/a"], "hidden": True},
+        ]),
+        "GetEnvironment": st.just({"names": ["TZ", "x.y"]}),
         "HTTPRequest": st.sampled_from([
             {"hosts": ["a.b"]}, {"hosts": ["a.b:8080", "x.example"], "ports": [443], "max_body_bytes": 7},
             {"hosts": ["127.0.0.1"], "private_hosts": True, "methods": ["POST"]},
@@ -110,6 +132,18 @@ def test_effect_denied_in_two_fields_is_offered_one_line_that_lifts_both(tmp_pat
         'max_body_bytes = "16 MiB", private_hosts = true }'
     )  # fmt: skip
     check(pasted(tmp_path, line, **rules), effect)
+
+
+def test_write_denied_in_everything_is_offered_one_line_that_grants_it(tmp_path):
+    rules = {"WriteFile": {"under": ["/a"], "modes": ["create"], "max_bytes": 5, "max_total_bytes": 5}}
+    effect = WriteFile(path="/b/.c/d", content=b"x" * 10, mode="append")
+    line = suggestion_for(effect, **rules)
+    assert line == (
+        'effects.WriteFile = { under = ["/a", "/b/.c"], max_bytes = "10 B", max_total_bytes = "10 B", max_files = 1000, '
+        'modes = ["append", "create"], create_parents = false, hidden = false }'
+    )  # fmt: skip
+    check(pasted(tmp_path, line, **rules), effect)
+    assert suggestion_for(effect) == 'effects.WriteFile = { under = ["/b/.c"], modes = ["append"] }'
 
 
 def test_directory_with_a_delete_character_is_offered_as_toml_can_hold_it(tmp_path):
