@@ -83,12 +83,21 @@ def made(directory: int, names: list[bytes], pace: Pace) -> Iterator[int]:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, _DIRECTORY_MODE, dir_fd=at)
             below = open_beneath(at, name, DIRECTORY_FLAGS)
-            os.fsync(at)
+            sync_directory(at)
             os.close(at)
             at = below
         yield at
     finally:
         os.close(at)
+
+
+def sync_directory(directory: int) -> None:
+    """Have the names of a directory on disk. Where the file system cannot, they are as safe as it makes them."""
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # fsync(2): what some FUSE and network file systems answer
+            raise
 
 
 def look(effect: Any, directory: int, name: bytes) -> os.stat_result | None:

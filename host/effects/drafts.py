@@ -18,6 +18,7 @@ import os
 import secrets
 from collections.abc import Iterator
 
+from fxcell.host.effects.beneath import sync_directory
 from fxcell.host.effects.openat2 import open_beneath
 from fxcell.policies.under_rule import OWN_PREFIX
 
@@ -36,21 +37,21 @@ class Draft:
 
     def create(self, name: bytes) -> None:
         """Give the file its name. Raises FileExistsError when anything has it, a symbolic link included."""
-        self._sync_content()
+        os.fsync(self.descriptor)
         self._link(name)
         self.discard()
-        os.fsync(self._directory)
+        sync_directory(self._directory)
 
     def replace(self, name: bytes) -> None:
         """Give the file its name in place of the file, or link, that has it; what that leads to is not touched."""
-        self._sync_content()
+        os.fsync(self.descriptor)
         if self._name is None:  # linkat(2) cannot replace
             fresh = _fresh_name()
             self._link(fresh)
             self._name = fresh
         os.rename(self._name, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._name = None
-        os.fsync(self._directory)
+        sync_directory(self._directory)
 
     def discard(self) -> None:
         """Remove the draft's own name, if it has one."""
@@ -58,9 +59,6 @@ class Draft:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._name, dir_fd=self._directory)
             self._name = None
-
-    def _sync_content(self) -> None:
-        os.fsync(self.descriptor)
 
     def _link(self, name: bytes) -> None:
         if self._name is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from fxcell.host.effects.beneath import Granted, descend, granted, look, made
+from fxcell.host.effects.beneath import Granted, descend, granted, look, made, sync_directory
 from fxcell.host.effects.context import Context, Pace, pace_of
 from fxcell.host.effects.drafts import draft
 from fxcell.host.effects.file_errors import failed, reported
@@ -61,7 +61,7 @@ def perform_delete_file(effect: DeleteFile, context: Context) -> None:
         if missing or look(effect, parent, name) is None:
             raise failed(effect, "not_found", "there is no such file")
         os.unlink(name, dir_fd=parent)
-        os.fsync(parent)
+        sync_directory(parent)
 
 
 def _write(effect: WriteFile, place: Granted, pace: Pace) -> None:

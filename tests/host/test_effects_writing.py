@@ -5,14 +5,15 @@ import os
 import stat
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from fxcell.host.broker import Context, perform_locally
-from fxcell.host.effects import drafts
+from fxcell.host.effects import drafts, usage
 from fxcell.policies.builtin import DeleteFile, WriteFile
 from fxcell.policies.errors import EffectDenied, EffectFailed
-from tests.host.granted import Place
+from tests.host.granted import Place, remove_tree
 
 MODES = ("create", "replace", "append")
 
@@ -203,6 +204,43 @@ def test_host_writes_and_deletes_for_itself_where_it_likes(tmp_path, monkeypatch
     assert os.listdir(tmp_path) == ["a"]
     with pytest.raises(EffectFailed, match="bad_request"):
         local(WriteFile(path=f"{tmp_path}/", content=b""))
+
+
+def test_tmpfs_is_written_to_like_any_other(tmp_path):
+    folder = Path(f"/dev/shm/fxcell-{os.getpid()}-writing-test")
+    folder.mkdir()
+    try:
+        place = Place(tmp_path.resolve())
+        place.root.rmdir()
+        place.root.symlink_to(folder)  # the policy's author may grant a link; /dev itself can never be granted
+        for mode in MODES:
+            assert place.kind_of(write(place, f"{mode}d", mode=mode)) == "done"
+        assert place.left() == ["appendd", "created", "replaced"]
+        assert place.kind_of(DeleteFile(path=place.path("created"))) == "done"
+    finally:
+        remove_tree(folder)
+
+
+def test_file_system_that_cannot_sync_a_directory_is_written_to_all_the_same(place, monkeypatch):
+    synced = os.fsync
+
+    def no_directories(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        synced(descriptor)
+
+    monkeypatch.setattr(os, "fsync", no_directories)
+    assert place.kind_of(write(place, "a")) == "done"
+    assert place.kind_of(DeleteFile(path=place.path("a"))) == "done"
+
+
+def test_file_system_without_locks_for_directories_is_refused_and_not_written_to(place, monkeypatch):
+    def no_locks(_descriptor, _operation):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(usage.fcntl, "flock", no_locks)
+    assert place.kind_of(write(place, "a")) == "unsupported"
+    assert place.left() == []
 
 
 def test_no_descriptor_and_no_lock_is_left_behind(place):
