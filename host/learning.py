@@ -47,8 +47,9 @@ _TRIAL_S = 10.0
 class Learnt:
     """What was learnt.
 
-    policy:    the smallest policy that was found, or None where the run did not end with a value.
+    policy:    the smallest policy that was found, or None.
     outcome:   the value of the first run, or the OutcomeError that ended it.
+    fault:     why there is no policy, in words, or "".
     reasons:   line ("allow.threads", "limits.memory_bytes", "effects.Print") -> what happened without it.
     asked:     effect -> how often it was asked for.      simulated: effect -> how often it was only simulated.
     same:      trials could be held to the very value of the run; False for a plugin that answers another each time.
@@ -56,6 +57,7 @@ class Learnt:
 
     policy: Policy | None
     outcome: Any
+    fault: str = ""
     reasons: dict[str, str] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     simulated: Counter[str] = field(default_factory=Counter)
@@ -96,8 +98,9 @@ def learn(plugin: Plugin, arguments: dict[str, Any], mode: Mode = Mode.CAREFUL) 
     started = time.monotonic()
     outcome = _sent(base, command, learner, WIDE.wall_s)
     asked = Counter(effect.effect_name for effect, _ in learner.answers)
-    learnt = Learnt(None, outcome, {}, asked, learner.simulated)
+    learnt = Learnt(None, outcome, asked=asked, simulated=learner.simulated)
     if isinstance(outcome, OutcomeError):
+        learnt.fault = f"the run did not end with a value: {outcome}"
         return learnt
     trials = _Trials(command, learner, outcome, max(_TRIAL_S, 10 * (time.monotonic() - started)))
     widest = learner.grants.policy
@@ -106,7 +109,7 @@ def learn(plugin: Plugin, arguments: dict[str, Any], mode: Mode = Mode.CAREFUL) 
     policy = _narrowed(widest, trials, learnt.reasons)
     fault = trials.fault(policy)
     if fault:
-        learnt.outcome = PluginError("NotLearnt", f"the plugin does something else each time: under what was learnt, {fault}")
+        learnt.fault = f"the plugin does something else each time: under what the run needed, {fault}"
         return learnt
     learnt.policy = policy
     return learnt

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 
 from fxcell.host.commands import exits
 from fxcell.host.commands.run import parse_arguments, split_target, tell
 from fxcell.host.learning_tapes import Mode
-from fxcell.policies.errors import FxcellError, OutcomeError, UserError
+from fxcell.policies.errors import FxcellError, UserError
 
 
 def learn_policy(target: str, given: Sequence[str], output: str | None, mode: Mode) -> int:
@@ -29,15 +28,15 @@ def learn_policy(target: str, given: Sequence[str], output: str | None, mode: Mo
     try:
         if output is not None and os.path.lexists(output):
             raise UserError(f"{output!r} exists already: a policy is not written over; give another name")
+        arguments = parse_arguments(given)
         with contextlib.redirect_stdout(sys.stderr):
-            learnt = learn(load_plugin(*split_target(target)), parse_arguments(given), mode)
+            learnt = learn(load_plugin(*split_target(target)), arguments, mode)
         if learnt.policy is None:
-            assert isinstance(learnt.outcome, OutcomeError)
-            tell(f"nothing was learnt, for the run did not end with a value: {learnt.outcome}")
+            tell(f"nothing was learnt: {learnt.fault}")
             unusable = getattr(learnt.outcome, "type_name", "") == "PluginNotUsable"
             return exits.USAGE if unusable else exits.DIFFERENT
-        text = learnt_text(learnt, shlex.join([os.path.basename(target), *given]))
-        _put(text, output)
+        # Names alone: a value can be a secret, and policies are shared.
+        _put(learnt_text(learnt, f"{os.path.basename(target)}({', '.join(arguments)})"), output)
     except FxcellError as error:
         tell(str(error))
         return exits.USAGE if exits.code_of(error) == exits.USAGE else exits.SANDBOX

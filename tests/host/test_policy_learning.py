@@ -189,7 +189,18 @@ def test_plugin_that_answers_another_value_each_time_is_held_to_any_value(tmp_pa
 def test_plugin_that_no_policy_lets_pass_is_not_learnt(tmp_path, source, says):
     learnt = learn(plugin_of(tmp_path, source), {}, Mode.PERFORM)
     assert learnt.policy is None
-    assert says in str(learnt.outcome)
+    assert says in learnt.fault
+
+
+def test_plugin_that_asks_another_host_each_time_is_not_learnt(tmp_path):
+    source = (
+        "import os\n"
+        "def main():\n"
+        "    return (FX.HTTPRequest(url=f'https://h{os.urandom(8).hex()}.example/') | run)['status']\n"
+    )
+    learnt = learn(plugin_of(tmp_path, source), {}, Mode.SIMULATE)
+    assert (learnt.policy, learnt.outcome) == (None, 200)
+    assert learnt.fault == "the plugin does something else each time: under what the run needed, FX.HTTPRequest is denied"
 
 
 def test_effect_that_the_manifest_does_not_request_is_not_learnt(tmp_path):
@@ -327,6 +338,7 @@ def test_command_says_what_was_simulated_and_that_the_filter_is_wider(tmp_path):
     done = fxcell("policy", "learn", str(tmp_path / "plug.py"), "-a", "url=http://127.0.0.1:9/", "--simulate")
     assert done.returncode == exits.VALUE
     assert only_line(done).startswith("fxcell: FX.HTTPRequest was simulated, 1 of 1")
+    assert done.stdout.startswith("# learnt from plug.py(url): ")  # names alone: a value can be a secret
     assert "# simulated" in done.stdout
     told = " ".join(fxcell("policy", "learn", "--help").stdout.split())
     assert "with a wider filter" in told
