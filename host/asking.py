@@ -5,8 +5,8 @@
     from fxcell.host import asking
     asking.answer_with(lambda question: asking.Answer.ONCE if my_window.ask(question.text) else asking.Answer.NO)
 
-Each answer is a record of the logger `fxcell.asking`. Nobody named, an exception, no answer in time, or an answer that is none: denied. An approver that hangs holds up its own
-question alone; when all threads hang, further questions are denied.
+Each answer is a record of the logger `fxcell.asking`. Nobody named, an exception, no answer in time, or an answer that is
+none: denied. An approver that hangs holds up its own question alone; when all threads hang, further questions are denied.
 """
 
 from __future__ import annotations
