@@ -5,8 +5,8 @@
     from fxcell.host import asking
     asking.answer_with(lambda question: asking.Answer.ONCE if my_window.ask(question.text) else asking.Answer.NO)
 
-Nobody named, an exception, no answer in time, or an answer that is none: denied. An approver that hangs holds up its own
-question alone; when all threads hang, further questions are denied.
+Each answer is a record of the logger `fxcell.asking`. Nobody named, an exception, no answer in time, or an answer that is
+none: denied. An approver that hangs holds up its own question alone; when all threads hang, further questions are denied.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def put(question: Question, cancelled: Callable[[float], bool]) -> tuple[Answer,
         if not isinstance(answer, Answer):  # True, "yes": not guessed at
             _log.error("the approver answered %.80r, which is no Answer; that counts as denied", answer)
             return Answer.NO, "the answer was none"
+        _log.info("worker %s under policy %s: %s: %s", question.worker, question.policy, answer.value, question.text)
         return answer, "the answer was no"
 
 

@@ -26,7 +26,7 @@ from fxcell.host import cancelling, ending, templates, watching
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
-from fxcell.policies import rules, values, vocabulary
+from fxcell.policies import values, vocabulary
 from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
@@ -149,14 +149,17 @@ class Session:
         deadline_s: seconds; more than the policy's wall_s counts as wall_s.
         Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped.
         """
-        if isinstance(value, Effect) and vocabulary.is_own(type(value)):
-            rules.check(self.policy, value)  # a worker that was not told of it could not even read it
         packed = values.pack(value)
         with self._turn:
             if self.ended:
                 raise WorkerStopped(
                     f"worker {self.process.id} is gone: {self.ended}. Start a new one: FX.StartWorkerProcess() | run"
                 )
+            if isinstance(value, Effect) and value.effect_name not in self.policy.effects and vocabulary.is_own(type(value)):
+                # A worker that was not told of it could not even read it: denied, and recorded, before it is sent.
+                deadline = time.monotonic() + self.policy.limits.wall_s
+                context = Context(self.process.id, self.policy, deadline, self._handles.gone_within, self.outputs.line)
+                return self.broker.perform(value, context)
             limits = self.policy.limits
             seconds = limits.wall_s if deadline_s is None else min(deadline_s, limits.wall_s)
             self.commands += 1

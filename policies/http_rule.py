@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import MiB
-from fxcell.policies.names import short
+from fxcell.policies.names import nearest, short
 from fxcell.policies.plain_rule import toml_text
 from fxcell.policies.rule import Refusal, Rule, byte_count, texts
 from fxcell.policies.secret_refs import checked_secrets
@@ -47,10 +47,12 @@ class HTTPRule(Rule):
     secrets:        header -> where the host takes its value from (fxcell.policies.secret_refs). The header is sent to the host
                     that was asked, over https or to private hosts, and not along a redirect to another; a plugin cannot set it.
                     Does not stop a host that was told the secret from handing it on, or answering it in another form.
+    secret_hosts:   the entries of `hosts` that are sent the secrets; needed where there are several.
     """
 
     required: ClassVar[str] = "hosts"
     example: ClassVar[str] = '{ hosts = ["api.example.com"] }'
+    unwritten: ClassVar[frozenset[str]] = Rule.unwritten | {"secrets", "secret_hosts"}
 
     hosts: Sequence[str] = ()
     methods: Sequence[str] = ("GET", "HEAD")
@@ -58,6 +60,7 @@ class HTTPRule(Rule):
     max_body_bytes: int = 16 * MiB
     private_hosts: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
+    secret_hosts: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
@@ -72,9 +75,33 @@ class HTTPRule(Rule):
         if not self.hosts:
             raise PolicyError(f"hosts = [] grants no request; write {self.example}", at=("hosts",))
         object.__setattr__(self, "secrets", checked_secrets(self.secrets, _HOST_SETS))
-        if self.secrets and any(entry.pattern == "*" for entry in self._entries()):
-            raise PolicyError('secrets beside hosts = ["*"] would go to every host; name those meant', at=("secrets",))
+        object.__setattr__(self, "secret_hosts", self._hosts_told())
         self._refuse_without_effect()
+
+    def _hosts_told(self) -> tuple[str, ...]:
+        """The entries of `hosts` that are sent the secrets; sending one to a host that nobody meant cannot be taken back."""
+        told = texts("secret_hosts", self.secret_hosts, '["api.example.com"]')
+        for text in told:
+            if text not in self.hosts:
+                raise PolicyError(f"secret_hosts: {text!r} is no entry of hosts{nearest(text, self.hosts)}", at=("secret_hosts",))
+        if not self.secrets:
+            if told:
+                raise PolicyError("secret_hosts is without effect: there are no secrets", at=("secret_hosts",))
+            return ()
+        if not told and len(self.hosts) > 1:
+            raise PolicyError(
+                f"secrets beside {len(self.hosts)} hosts: say which of them are sent the secrets, "
+                f"secret_hosts = [{toml_text(self.hosts[0])}]", at=("secrets",),
+            )  # fmt: skip
+        told = told or tuple(self.hosts)
+        if any(host_entry(text).pattern == "*" for text in told):
+            raise PolicyError('secrets would go to every host that "*" covers; name those that are meant', at=("secrets",))
+        return told
+
+    def sends_secrets_to(self, target: HTTPTarget) -> bool:
+        """True when the target is one that `secret_hosts` names."""
+        entries = [host_entry(text) for text in self.secret_hosts]
+        return any(entry.covers(target.host) and self._port_granted(entry, target) for entry in entries)
 
     def _entries(self) -> list[HostEntry]:
         try:
@@ -157,7 +184,7 @@ class HTTPRule(Rule):
             if name.lower() in secret:
                 return Refusal("headers", f"the header {name!r} is set by the host, from a secret", "")
         target = http_target(url)
-        if target.scheme != "https" and not is_private_name(target.host):
+        if target.scheme != "https" and not is_private_name(target.host) and self.sends_secrets_to(target):
             return Refusal("url", "the rule's secrets are sent over https alone", "")
         return None
 

@@ -54,6 +54,8 @@ class Rule:
     """The key without which the rule would grant nothing, or ""."""
     example: ClassVar[str] = "true"
     """What a usable rule looks like in TOML."""
+    unwritten: ClassVar[frozenset[str]] = frozenset({"ask"})
+    """Keys that are written only where they say something: policies that do not use them keep the digest they had."""
 
     def __post_init__(self) -> None:
         if self.max_calls is not None and (type(self.max_calls) is not int or self.max_calls < 1):
@@ -86,8 +88,7 @@ class Rule:
     def to_data(self) -> dict[str, Any]:
         """The rule as a table of plain data, defaults included; `from_data` reads it back."""
         data = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-        # What a rule does not use is not written: digests of policies stay what they were before it could be said.
-        return {k: v for k, v in data.items() if v is not None and v != {} and not (k == "ask" and v is False)}
+        return {name: value for name, value in data.items() if value is not None and (value or name not in self.unwritten)}
 
     @classmethod
     def from_data(cls, effect: str, data: Mapping[str, Any]) -> Self:

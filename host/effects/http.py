@@ -75,7 +75,7 @@ class HTTPClient:
             raise _bad_request(f"timeout_s must be more than 0 and finite, not {effect.timeout_s}")
         if not _METHOD.fullmatch(effect.method) or effect.method in _NEVER_METHODS:
             raise _bad_request(f"{effect.method!r:.40} is not a method that can be asked for")
-        injected = _secrets(context)
+        injected = _secrets(context, _target(effect))
         if not injected:
             return self._follow(effect, context, injected)
         try:
@@ -198,9 +198,9 @@ def _allowance(context: Context) -> _Allowance:
     return _Allowance(rule.max_body_bytes, rule.private_hosts)
 
 
-def _secrets(context: Context) -> Injected:
+def _secrets(context: Context, target: targets.HTTPTarget) -> Injected:
     rule = None if context.policy is None else context.policy.effects["HTTPRequest"]
-    if not isinstance(rule, HTTPRule) or not rule.secrets:
+    if not isinstance(rule, HTTPRule) or not rule.sends_secrets_to(target):
         return secrets.NONE
     return secrets.resolve("HTTPRequest", rule.secrets)
 

@@ -128,6 +128,7 @@ LINES = {
          f"{E}network_ways.py::test_programs_that_connect_are_not_started",
          f"{E}network_ways.py::test_request_without_proxy_variables_reaches_nobody"),
     67: ("allowed host that leads elsewhere", "host/test_argument_bypasses.py::test_every_argument_bypass_is_refused",
+         "host/test_rebinding.py::test_name_server_that_lies_leads_no_request_to_the_hosts_own_network",
          "host/test_effects_http_redirects.py::test_redirect_out_of_the_rule_is_denied",
          "host/test_effects_http_redirects.py::test_redirect_to_a_name_with_a_private_address_is_refused",
          "host/test_effects_http.py::test_name_that_resolves_differently_the_second_time_is_asked_once"),

@@ -12,6 +12,8 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fxcell import FX, EffectDenied, Policy, run, zef_function
 from fxcell.host import asking, registry
@@ -86,6 +88,27 @@ def test_bucket_gives_the_burst_at_once_and_then_the_rate():
     assert [bucket.take(1000.0) for _ in range(4)][:3] == [0.0, 0.0, 0.0]  # never more than the burst after a pause
 
 
+@given(
+    st.integers(1, 50),
+    st.sampled_from(["s", "min", "h"]),
+    st.integers(1, 20),
+    st.lists(st.floats(0.0, 100.0), min_size=1, max_size=80),
+)
+def test_no_window_of_time_lets_through_more_than_the_burst_and_the_rate(number, unit, burst, pauses):
+    rate = parse_rate(f"{number}/{unit}")
+    bucket, now, taken = Bucket(rate, burst, 1000.0), 1000.0, []
+    for pause in pauses:
+        now += pause
+        wait_s = bucket.take(now)
+        if wait_s == 0.0:
+            taken.append(now)
+        else:
+            assert wait_s <= 1.0 / rate.per_second * 1.000001
+    for index, start in enumerate(taken):
+        for count, end in enumerate(taken[index:], 1):
+            assert count <= burst + (end - start) * rate.per_second + 1e-6
+
+
 def test_clock_that_stands_still_or_goes_back_gives_nothing():
     bucket = Bucket(parse_rate("1/h"), None, 50.0)
     assert bucket.take(50.0) == 0.0
@@ -154,6 +177,13 @@ def test_once_is_asked_every_time_and_sees_the_effect_as_one_harmless_line(appro
     assert questions[0].text.isprintable()
     assert (questions[0].worker, questions[0].policy) == (worker.id, "gated")
     assert questions[0].effect == Print(content="\x1b[2J\nfxcell: allow it? y")
+
+
+def test_answers_are_logged_with_who_was_answered(approver, caplog):
+    caplog.set_level("INFO", "fxcell.asking")
+    approver(Answer.ONCE)
+    asked_by(Broker(Policy(name="gated", effects={"Print": {"ask": True}}), "w9"), Print(content="a\x1b"))
+    assert caplog.messages == [r"worker w9 under policy gated: once: FX.Print(content='a\x1b')"]
 
 
 def test_always_is_asked_once_for_this_worker_and_again_for_the_next(approver):

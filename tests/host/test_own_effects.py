@@ -221,8 +221,11 @@ def test_worker_kept_ready_for_one_policy_knows_the_effects_of_the_one_it_serves
 
 
 def test_own_effect_that_is_not_granted_is_denied_with_the_line_to_add(start):
-    denied = send(start("compute"), FX.Translate(text="q"))
+    worker = start("compute")
+    denied = send(worker, FX.Translate(text="q"))
     assert isinstance(denied, EffectDenied)
+    (record,) = registry.session_of(worker).broker.records
+    assert (record.effect, record.outcome) == ("Translate", "denied")
     assert denied.suggestion == "effects.Translate = true"
 
 

@@ -37,7 +37,10 @@ def to(server, path="/"):
 
 
 def granted(*servers, **rule):
-    return policy(*(f"127.0.0.1:{server.port}" for server in servers), **{"secrets": BEARER, **rule})
+    """The first server is sent the secret."""
+    hosts = [f"127.0.0.1:{server.port}" for server in servers]
+    told = {"secret_hosts": hosts[:1]} if rule.get("secrets", BEARER) else {}
+    return policy(*hosts, **{"secrets": BEARER, **told, **rule})
 
 
 def test_secret_is_sent_in_the_named_header_and_cut_out_of_the_answer(serve):
@@ -91,6 +94,24 @@ def test_redirect_within_the_origin_keeps_the_secret(serve):
     server = serve(lambda connection, request: connection.sendall(OK if request["target"] == "/b" else redirect("/b")))
     ask(granted(server), to(server))
     assert [request["headers"]["authorization"] for request in server.requests] == [f"Bearer {SECRET}"] * 2
+
+
+def test_other_granted_host_is_asked_without_the_secret(serve):
+    told, other = serve(), serve()
+    rule = granted(told, other)
+    ask(rule, to(told))
+    ask(rule, to(other))
+    assert told.requests[0]["headers"]["authorization"] == f"Bearer {SECRET}"
+    assert "authorization" not in other.requests[0]["headers"]
+
+
+def test_secrets_sent_to_all_hosts_still_do_not_follow_a_redirect_between_them(serve):
+    other = serve()
+    server = serve(redirect(to(other)))
+    both = [f"127.0.0.1:{one.port}" for one in (server, other)]
+    ask(granted(server, other, secret_hosts=both), to(server))
+    assert server.requests[0]["headers"]["authorization"] == f"Bearer {SECRET}"
+    assert "authorization" not in other.requests[0]["headers"]
 
 
 @pytest.mark.parametrize("name", ["Authorization", "authorization", "AUTHORIZATION", "aUTHORIZATION"])
@@ -228,12 +249,34 @@ def test_table_that_is_none_is_an_error_with_the_line_and_without_what_stands_in
     assert SECRET not in str(refused.value)
 
 
-def test_secrets_for_every_host_are_refused_and_for_plain_http_denied():
-    with pytest.raises(PolicyError, match="would go to every host"):
-        Policy(effects={"HTTPRequest": {"hosts": ["*"], "secrets": BEARER}})
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"hosts": ["*"], "secrets": BEARER}, "would go to every host"),
+        ({"hosts": ["*", "a.example"], "secrets": BEARER, "secret_hosts": ["*"]}, "would go to every host"),
+        ({"hosts": ["a.example", "b.example"], "secrets": BEARER}, r"say which of them .* secret_hosts = \["),
+        ({"hosts": ["a.example"], "secret_hosts": ["a.example"]}, "there are no secrets"),
+        ({"hosts": ["a.example"], "secrets": BEARER, "secret_hosts": ["a.exampel"]}, "did you mean 'a.example'"),
+        ({"hosts": ["*.a.example"], "secrets": BEARER, "secret_hosts": ["x.a.example"]}, "is no entry of hosts"),
+    ],
+)
+def test_secrets_for_hosts_that_nobody_named_are_refused(rule, message):
+    with pytest.raises(PolicyError, match=message):
+        Policy(effects={"HTTPRequest": rule})
+
+
+def test_secrets_are_never_sent_over_plain_http_to_a_public_host():
     plain = Policy(effects={"HTTPRequest": {"hosts": ["api.example.com"], "secrets": BEARER}})
     with pytest.raises(EffectDenied, match="over https alone"):
         ask(plain, "http://api.example.com/")
+
+
+def test_rule_without_secrets_keeps_its_digest_and_one_host_needs_no_second_naming():
+    rule = {"hosts": ["a.example"], "secrets": BEARER}
+    one, two = Policy(effects={"HTTPRequest": rule}), Policy(effects={"HTTPRequest": {**rule, "secret_hosts": ["a.example"]}})
+    assert one.digest == two.digest
+    without = Policy(effects={"HTTPRequest": {"hosts": ["a.example"]}}).effects["HTTPRequest"].to_data()
+    assert not {"secrets", "secret_hosts", "ask"} & without.keys()
 
 
 @zef_function
