@@ -1,6 +1,6 @@
 """What may happen: the effect vocabulary, values, policies and outcomes. Pure values: no sockets, no processes.
 
 Reading order: errors, values (the codec), effects (FX), calls (zef_function), builtin (the shipped effects), limits,
-words, policy, rules (is this effect granted?) with its kinds http_rule, file_rule and plain_rule, loader (TOML),
-profiles/ (the shipped policies), crash (WorkerCrash), running (`| run`).
+words, policy, rules (is this effect granted?) with its kinds http_rule, file_rule, state_rule, call_rule and plain_rule,
+plugin_names, loader (TOML), profiles/ (the shipped policies), crash (WorkerCrash), running (`| run`).
 """

@@ -56,7 +56,8 @@ def _number(value: float) -> str:
 
 def _rule_value(key: str, value: Any) -> str:
     # A field of a user's own effect may have such a name too; only a number of bytes is meant here.
-    return f'"{bytes_text(value)}"' if key in ("max_bytes", "max_body_bytes") and type(value) is int else _value(value)
+    sizes = ("max_bytes", "max_body_bytes", "max_value_bytes")
+    return f'"{bytes_text(value)}"' if key in sizes and type(value) is int else _value(value)
 
 
 def _value(value: Any) -> str:
