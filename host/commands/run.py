@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from fxcell.host.commands import exits
 from fxcell.policies.errors import EffectDenied, FxcellError, PluginError, PluginNotUsable, UserError
+from fxcell.policies.plugin_names import is_plugin_name
 
 
 def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool, deadline_s: float | None) -> int:
@@ -72,7 +73,8 @@ def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: flo
     plugin = load_plugin(*split_target(target))
     policy = load_policy(policy_name)
     try:
-        worker = FX.StartWorkerProcess(policy=narrowed(policy, plugin)) | run
+        named = plugin.name if is_plugin_name(plugin.name) else None  # without a name it keeps no state
+        worker = FX.StartWorkerProcess(policy=narrowed(policy, plugin), plugin=named) | run
         command = FX.SendCommandToWorkerProcess(
             process=worker, command=plugin.call(**arguments), deadline_s=deadline_s
         )

@@ -30,6 +30,15 @@ def _read_file(effect: Any, context: Context) -> Any:
     return files.perform_read_file(effect, context)
 
 
+def _state(name: str) -> Handler:
+    def perform(effect: Any, context: Context) -> Any:
+        from fxcell.host.effects import state  # few hosts need SQLite
+
+        return getattr(state, name)(effect, context)
+
+    return perform
+
+
 HANDLERS: dict[str, Handler] = {
     "Print": basic.perform_print,
     "Log": basic.perform_log,
@@ -38,6 +47,10 @@ HANDLERS: dict[str, Handler] = {
     "RandomBytes": basic.perform_random_bytes,
     "HTTPRequest": _http_request,
     "ReadFile": _read_file,
+    "KeyValueGet": _state("perform_get"),
+    "KeyValueSet": _state("perform_set"),
+    "KeyValueDelete": _state("perform_delete"),
+    "KeyValueList": _state("perform_list"),
 }
 
 
