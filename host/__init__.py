@@ -2,7 +2,7 @@
 
 Reading order: runtime (`| run`), registry (handles to sessions), sessions (one worker), templates and launcher (where
 workers come from), cgroups, broker and effects/ (what workers may ask for), diagnose (why one died), plugins (files and
-folders as calls), commands/ (the command line).
+folders as calls), callees and calling (plugins that call each other), commands/ (the command line).
 """
 
 

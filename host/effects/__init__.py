@@ -39,6 +39,12 @@ def _state(name: str) -> Handler:
     return perform
 
 
+def _call_plugin(effect: Any, context: Context) -> Any:
+    from fxcell.host import calling  # it starts workers, whose sessions need this module
+
+    return calling.perform_call_plugin(effect, context)
+
+
 HANDLERS: dict[str, Handler] = {
     "Print": basic.perform_print,
     "Log": basic.perform_log,
@@ -51,6 +57,7 @@ HANDLERS: dict[str, Handler] = {
     "KeyValueSet": _state("perform_set"),
     "KeyValueDelete": _state("perform_delete"),
     "KeyValueList": _state("perform_list"),
+    "CallPlugin": _call_plugin,
 }
 
 

@@ -127,6 +127,8 @@ LINES = {
     74: ("forged answers", f"{E}forged_frames.py::test_message_out_of_turn_is_a_protocol_violation"),
     75: ("effects without reading answers", f"{E}forged_frames.py::test_effects_whose_answers_nobody_reads_end_in_time"),
     76: ("frames printed", f"{E}forged_frames.py::test_printed_bytes_that_look_like_frames_are_only_text"),
+    79: ("the state of another session", f"{E}plugin_state.py::test_state_of_another_plugin_is_not_reached_by_any_key",
+         f"{E}forged_frames.py::test_message_out_of_turn_is_a_protocol_violation"),
     # Output and environment
     80: ("floods stdout", f"{E}output.py::test_output_without_end_is_ended_by_the_output_limit"),
     81: ("escape sequences, surrogates", f"{E}output.py::test_escape_sequences_are_shown_as_text"),
