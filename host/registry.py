@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from fxcell.host import idling, templates
+from fxcell.host.effects.context import Caller
 from fxcell.host.sessions import Session
 from fxcell.policies.effects import WorkerProcess
 from fxcell.policies.errors import WorkerStopped
@@ -20,9 +21,9 @@ _ENDS_KEPT = 1000
 _table = threading.Lock()
 
 
-def start(policy: Policy) -> WorkerProcess:
-    """Start a worker. Raises IsolationUnavailable, WorkerCrash(start_failed)."""
-    session = Session(policy)
+def start(policy: Policy, caller: Caller | None = None) -> WorkerProcess:
+    """Start a worker, for a plugin or for none. Raises IsolationUnavailable, WorkerCrash(start_failed)."""
+    session = Session(policy, caller)
     with _table:
         _sessions[session.process.id] = session
     idling.watch(_living)

@@ -13,12 +13,13 @@ from typing import Any
 
 from fxcell.host import broker, cancelling, registry
 from fxcell.host.background import DaemonExecutor
-from fxcell.host.effects.context import Context
+from fxcell.host.effects.context import Caller, Context
 from fxcell.host.outputs import Outputs
 from fxcell.policies import builtin
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectError
 from fxcell.policies.loader import load_policy
+from fxcell.policies.plugin_names import check_plugin_name
 from fxcell.policies.policy import Policy
 from fxcell.policies.running import Runner
 
@@ -74,7 +75,10 @@ def _sleep(seconds: float) -> bool:
 
 
 def _start(effect: builtin.StartWorkerProcess) -> Any:
-    return registry.start(load_policy(effect.policy))
+    if effect.plugin is None:
+        return registry.start(load_policy(effect.policy))
+    check_plugin_name("FX.StartWorkerProcess.plugin", effect.plugin)
+    return registry.start(load_policy(effect.policy), Caller(effect.plugin, (effect.plugin,)))
 
 
 def _send(effect: builtin.SendCommandToWorkerProcess) -> Any:

@@ -24,7 +24,7 @@ import msgspec
 from fxcell.host import broker as brokers
 from fxcell.host import cancelling, ending, templates, watching
 from fxcell.host.diagnose import HostCause
-from fxcell.host.effects.context import Context
+from fxcell.host.effects.context import Caller, Context
 from fxcell.host.outputs import Outputs
 from fxcell.policies import values, vocabulary
 from fxcell.policies.calls import Definition
@@ -57,12 +57,15 @@ _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
 class Session:
     """One worker. Safe from many threads: commands wait for each other."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, caller: Caller | None = None) -> None:
         """Start a worker and check what it says it is locked down by.
+
+        caller: the plugin it is for; closed with the worker.
 
         Raises: IsolationUnavailable; WorkerCrash(start_failed). Nothing is left then.
         """
         self.policy = policy
+        self.caller = caller or Caller()
         self.process = WorkerProcess(f"w{next(_numbers)}-{os.getpid()}-{os.urandom(3).hex()}")
         self.started_unix_s = time.time()
         self.started_s = time.monotonic()
@@ -270,7 +273,9 @@ class Session:
         effect = self.channel.value_of(message.effect, allow_calls=False)
         if not isinstance(effect, Effect):
             raise wire.WireError(f"an effect message holds a {type(effect).__name__}")
-        context = Context(self.process.id, self.policy, deadline, self._handles.gone_within, self.outputs.line)
+        context = Context(
+            self.process.id, self.policy, deadline, self._handles.gone_within, self.outputs.line, self.caller
+        )
         self._open_effect = (
             effect.effect_name
         )  # until its answer is on the way: a worker that dies before may ask again
@@ -320,6 +325,7 @@ class Session:
             if not self.ended and self.commands == commands:
                 self.ended = f"it was ended ({Reason.CPU_LIMIT.value}: {why})"
                 self._handles.close(self._template)
+                self.caller.close()
 
     def _cancel(self) -> None:
         # What runs the command in another thread notices that its worker is gone.
@@ -334,12 +340,14 @@ class Session:
             if not self.ended:
                 self.ended = "it was stopped"
                 self._handles.close(self._template)
+                self.caller.close()
 
     def _die(
         self, cause: HostCause | None, *, ready: bool = True, mid_frame: bool = False, memory_error: bool = False
     ) -> NoReturn:
         """Collect the evidence, leave nothing behind, raise WorkerCrash."""
         end = self._handles.end(self._template, cause, ready=ready, mid_frame=mid_frame, memory_error=memory_error)
+        self.caller.close()
         evidence = Evidence(
             worker=self.process.id,
             signal=end.signal,

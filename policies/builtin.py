@@ -127,13 +127,75 @@ class GetEnvironment(Effect):
     name: str
 
 
+class KeyValueGet(Effect):
+    """Answer the bytes that the plugin keeps under a key, or None.
+
+    Every plugin has one SQLite file of its own, which the host names after the plugin the worker was started for; workers
+    of one plugin share it, at the same time too. Opens nothing of another plugin's.
+
+    key: 1 to 512 bytes in UTF-8, compared exactly.
+    """
+
+    key: str
+
+
+class KeyValueSet(Effect):
+    """Keep a value under a key, in place of an earlier one. Answers None once it is on disk; then no crash loses it.
+
+    key:   as for KeyValueGet.
+    value: at most the rule's max_value_bytes. EffectFailed(quota): keys and values together would be over max_bytes.
+    """
+
+    key: str
+    value: bytes
+
+
+class KeyValueDelete(Effect):
+    """Forget a key and its value. Answers whether there was one, once that is on disk."""
+
+    key: str
+
+
+class KeyValueList(Effect):
+    """Answer a page of the plugin's keys, in the order of their code points.
+
+    Answers a dict: keys (list of str), next (str, or None on the last page): give it as `after` for the next page.
+
+    prefix: only keys that start with it.    after: only keys behind it.    limit: keys in this page, 1 to 1000.
+    """
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = 100
+
+
+class CallPlugin(Effect):
+    """Have another plugin run, in a worker of its own under its own policy, and answer its result.
+
+    Opens what the other plugin does with its arguments under its policy; nothing of the caller's authority goes with it.
+    The time it has is what is left of the caller's.
+
+    plugin:    name under which the host registered it.
+    arguments: keyword arguments, plain values.
+    function:  one of the functions that were registered with it; "" is the first.
+    """
+
+    plugin: str
+    arguments: dict[str, Any] = {}
+    function: str = ""
+
+
 class StartWorkerProcess(Effect):
     """Start a hardened worker under a policy (name of a shipped profile, path of a TOML file, or a Policy).
 
     Answers its WorkerProcess. Raises IsolationUnavailable, PolicyError, or WorkerCrash(start_failed).
+
+    plugin: name of the plugin that the worker is for, which KeyValue effects keep state under and CallPlugin counts for
+            cycles; None: it keeps none. Lower-case ASCII letters, digits, '.', '_', '-'.
     """
 
     policy: str | Policy = "compute"
+    plugin: str | None = None
 
     def __init__(self, *unnamed: Any, **given: Any) -> None:
         if isinstance(given.get("policy"), os.PathLike):

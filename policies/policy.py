@@ -184,9 +184,11 @@ def _effects(given: object) -> Mapping[str, Rule]:
             raise PolicyError(f"effects must be named by texts, got {short(name)}", at=("effects",))
     if not given:
         return MappingProxyType({})
-    from fxcell.policies.rules import rule_for  # the worker's side has policies without effects, and no use for rules
+    from fxcell.policies import rules  # the worker's side has policies without effects, and no use for rules
 
-    return MappingProxyType({name: rule_for(name, given[name]) for name in sorted(given)})
+    effects = {name: rules.rule_for(name, given[name]) for name in sorted(given)}
+    rules.check_directories(effects)
+    return MappingProxyType(effects)
 
 
 def _words(given: Iterable[str]) -> frozenset[str]:

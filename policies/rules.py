@@ -1,7 +1,7 @@
 """Rules: what a granted effect may be asked for. `check` is the one question; it is pure and compares exactly.
 
-One kind of rule per family of effects: HTTPRule, UnderRule and its kinds for files, EnvironmentRule, and PlainRule for
-every other, users' own effects included.
+One kind of rule per family of effects: HTTPRule, UnderRule and its kinds for files, EnvironmentRule, StateRule, CallRule,
+and PlainRule for every other, users' own effects included.
 A rule is written the same way in TOML and in `to_data`; `true` is the rule of an effect without conditions.
 
 Exactly means: equal text of equal type. Another case, another Unicode form, 1 for True are other values, and denied.
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fxcell.policies.call_rule import CallRule
 from fxcell.policies.effects import FX, Effect, UnknownEffectError
 from fxcell.policies.environment_rule import EnvironmentRule
 from fxcell.policies.errors import EffectDenied, PolicyError
@@ -20,6 +21,7 @@ from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.names import nearest, short
 from fxcell.policies.plain_rule import PlainRule, toml_key
 from fxcell.policies.rule import Refusal, Rule
+from fxcell.policies.state_rule import StateRule, StateSetRule, check_directories
 from fxcell.policies.suggestions import confirmed
 from fxcell.policies.targets import HTTPTarget, http_target, is_private_address
 from fxcell.policies.under_rule import UnderRule
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
     from fxcell.policies.policy import Policy
 
 __all__ = [
-    "NEVER_GRANTED", "EnvironmentRule", "FileRule", "HTTPRule", "HTTPTarget", "ListRule", "PlainRule", "Refusal", "Rule",
-    "UnderRule", "WriteRule", "calls_allowed", "check", "effect_class", "grant_line", "granted_root", "http_target",
-    "is_private_address", "rule_for", "rule_kind",
+    "NEVER_GRANTED", "CallRule", "EnvironmentRule", "FileRule", "HTTPRule", "HTTPTarget", "ListRule", "PlainRule", "Refusal",
+    "Rule", "StateRule", "StateSetRule", "UnderRule", "WriteRule", "calls_allowed", "check", "check_directories",
+    "effect_class", "grant_line", "granted_root", "http_target", "is_private_address", "rule_for", "rule_kind",
 ]  # fmt: skip
 
 _KINDS: Mapping[str, type[Rule]] = {
@@ -41,6 +43,11 @@ _KINDS: Mapping[str, type[Rule]] = {
     "ListDirectory": ListRule,
     "DeleteFile": UnderRule,
     "GetEnvironment": EnvironmentRule,
+    "KeyValueGet": StateRule,
+    "KeyValueSet": StateSetRule,
+    "KeyValueDelete": StateRule,
+    "KeyValueList": StateRule,
+    "CallPlugin": CallRule,
 }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from fxcell.host.commands import exits
 from fxcell.policies.errors import EffectDenied, FxcellError, PluginError, PluginNotUsable, UserError
+from fxcell.policies.plugin_names import is_plugin_name
 
 if TYPE_CHECKING:
     from fxcell.host.effects.context import Context
@@ -95,7 +96,8 @@ def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: flo
     if sys.stdin.isatty():
         asking.answer_with(ask_at_the_terminal)
     try:
-        worker = FX.StartWorkerProcess(policy=narrowed(policy, plugin)) | run
+        named = plugin.name if is_plugin_name(plugin.name) else None  # without a name it keeps no state
+        worker = FX.StartWorkerProcess(policy=narrowed(policy, plugin), plugin=named) | run
         command = FX.SendCommandToWorkerProcess(
             process=worker, command=plugin.call(**arguments), deadline_s=deadline_s
         )

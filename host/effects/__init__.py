@@ -59,6 +59,21 @@ def _get_environment(effect: Any, context: Context) -> Any:
     return environment.perform_get_environment(effect, context)
 
 
+def _state(name: str) -> Handler:
+    def perform(effect: Any, context: Context) -> Any:
+        from fxcell.host.effects import state  # few hosts need SQLite
+
+        return getattr(state, name)(effect, context)
+
+    return perform
+
+
+def _call_plugin(effect: Any, context: Context) -> Any:
+    from fxcell.host import calling  # it starts workers, whose sessions need this module
+
+    return calling.perform_call_plugin(effect, context)
+
+
 HANDLERS: dict[str, Handler] = {
     "Print": basic.perform_print,
     "Log": basic.perform_log,
@@ -71,6 +86,11 @@ HANDLERS: dict[str, Handler] = {
     "DeleteFile": _delete_file,
     "ListDirectory": _list_directory,
     "GetEnvironment": _get_environment,
+    "KeyValueGet": _state("perform_get"),
+    "KeyValueSet": _state("perform_set"),
+    "KeyValueDelete": _state("perform_delete"),
+    "KeyValueList": _state("perform_list"),
+    "CallPlugin": _call_plugin,
 }
 
 _OWN_WORK = (

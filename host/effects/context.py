@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
+from fxcell.policies.call_rule import MAX_DEPTH
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectFailed
 from fxcell.policies.policy import Policy
 
 _WAIT_STEP_S = 3600.0  # lock waits refuse seconds beyond about 292 years; an hour is never noticed
+
+
+class Kept(Protocol):
+    """Something a handler keeps open for a worker."""
+
+    def close(self) -> None:
+        """Let go of it; called once, when no effect of the worker is running."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """For whom a worker was started, the same for all its effects; and what handlers keep for it.
+
+    plugin: checked name of its plugin, "" without one.
+    chain:  names of the plugins whose calls led here, outermost first, its own last.
+    levels: how many levels of calls may still lie below it.
+    kept:   by a key of the handler's choice; closed when the worker ends.
+    """
+
+    plugin: str = ""
+    chain: tuple[str, ...] = ()
+    levels: int = MAX_DEPTH
+    kept: dict[str, Kept] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close all that was kept."""
+        while self.kept:
+            self.kept.popitem()[1].close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +52,7 @@ class Context:
     deadline:  time.monotonic() seconds, finite.
     cancelled: waits up to that many seconds; True when the worker died or the command is over.
     output:    takes each line of FX.Print, without its newline.
+    caller:    the plugin behind the worker; None when the host performs the effect for itself.
     """
 
     worker: str
@@ -30,6 +60,7 @@ class Context:
     deadline: float
     cancelled: Callable[[float], bool]
     output: Callable[[str], None]
+    caller: Caller | None = None
 
 
 Handler = Callable[[Any, Context], Any]

@@ -157,7 +157,8 @@ LINES = {
          "host/test_own_effects.py::test_deadline_cancels_a_coroutine"),
     78: ("dies after asking, before the answer",
          f"{E}effects_under_attack.py::test_worker_that_dies_after_it_asked_is_reported_with_the_open_effect_which_is_not_replayed"),
-    79: ("reads another's answers", f"{E}effects_under_attack.py::test_workers_at_the_same_time_get_their_own_answers_alone",
+    79: ("reads another's answers or state", f"{E}plugin_state.py::test_state_of_another_plugin_is_not_reached_by_any_key",
+         f"{E}effects_under_attack.py::test_workers_at_the_same_time_get_their_own_answers_alone",
          f"{E}forged_frames.py::test_two_answers_to_one_command_reach_nobody_else"),
     # Output and environment
     80: ("floods stdout", f"{E}output.py::test_output_without_end_is_ended_by_the_output_limit"),
