@@ -84,7 +84,7 @@ class WriteFile(Effect):
              of the host. An append that fails is taken back; one that the host does not survive can be there in part.
     Opens:   new files of mode 0644 less the host's umask, never executable; a replaced file never gets wider rights than it
              had, but belongs to the host's user. An append to a file with several names (hard links) is refused.
-    Quotas:  max_bytes for the file, max_total_bytes and max_files for the granted directory as it is on disk; one writer
+    Quotas:  max_bytes for the file, quota_bytes and max_files for the granted directory as it is on disk; one writer
              at a time, also among hosts. While a file is replaced, both its contents are on disk.
     Does not stop: a file whose content harms whoever loads or starts it: grant no directory of code.
     """

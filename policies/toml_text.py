@@ -9,7 +9,7 @@ from fxcell.policies.limits import TOML_KEYS, GiB, KiB, MiB, TiB
 from fxcell.policies.plain_rule import toml_key, toml_text
 from fxcell.policies.policy import Policy
 
-_BYTE_KEYS = ("max_bytes", "max_total_bytes", "max_body_bytes", "max_value_bytes")
+_BYTE_KEYS = ("quota_bytes", "max_bytes", "max_total_bytes", "max_body_bytes", "max_value_bytes")
 _UNITS = (("TiB", TiB), ("GiB", GiB), ("MiB", MiB), ("KiB", KiB))
 
 

@@ -31,7 +31,7 @@ class WriteRule(UnderRule):
     under:           absolute directories; everything below them is granted, they themselves are not. Never one from which
                      code is started or loaded: nothing here keeps a plugin from writing a script or a module.
     max_bytes:       size of one file, after the write.
-    max_total_bytes: sizes of all files below one granted directory together, whoever wrote them.
+    quota_bytes: sizes of all files below one granted directory together, whoever wrote them.
     max_files:       files and directories below one granted directory, whoever made them; at most 100,000.
     modes:           the ways of writing: create, replace, append.
     create_parents:  True also makes the directories that are missing on the way to the file.
@@ -39,7 +39,7 @@ class WriteRule(UnderRule):
     """
 
     max_bytes: int = 16 * MiB
-    max_total_bytes: int = 256 * MiB
+    quota_bytes: int = 256 * MiB
     max_files: int = 1000
     modes: Sequence[str] = MODES
     create_parents: bool = False
@@ -48,12 +48,12 @@ class WriteRule(UnderRule):
     def __post_init__(self) -> None:
         UnderRule.__post_init__(self)
         byte_count("max_bytes", self.max_bytes)
-        byte_count("max_total_bytes", self.max_total_bytes)
-        if self.max_total_bytes < self.max_bytes:
+        byte_count("quota_bytes", self.quota_bytes)
+        if self.quota_bytes < self.max_bytes:
             raise PolicyError(
-                f"max_total_bytes ({self.max_total_bytes:,}) is below max_bytes ({self.max_bytes:,}): no file could have "
+                f"quota_bytes ({self.quota_bytes:,}) is below max_bytes ({self.max_bytes:,}): no file could have "
                 "the size that max_bytes grants; write both",
-                at=("max_total_bytes",),
+                at=("quota_bytes",),
             )
         count_of("max_files", self.max_files, MAX_FILES)
         object.__setattr__(self, "modes", _modes(self.modes))
@@ -79,8 +79,8 @@ class WriteRule(UnderRule):
         size = len(effect.content)
         if size > self.max_bytes:
             rule = f"the content has {size:,} bytes, over the maximum of {self.max_bytes:,}"
-            if size > self.max_total_bytes:
-                return Refusal("content", rule, f"{key} = {{ max_bytes = {size}, max_total_bytes = {size} }}")
+            if size > self.quota_bytes:
+                return Refusal("content", rule, f"{key} = {{ max_bytes = {size}, quota_bytes = {size} }}")
             return Refusal("content", rule, f"{key}.max_bytes = {size}")
         return None
 

@@ -107,8 +107,8 @@ def _check_quotas(effect: WriteFile, plan: _Plan, root: int, rule: WriteRule, pa
         text = f"the granted directory would hold more than effects.WriteFile.max_files = {rule.max_files}"
         raise failed(effect, "quota", text)
     before = 0 if plan.found is None else plan.found.st_size
-    if usage.total_bytes - before + plan.size > rule.max_total_bytes:
-        text = f"the granted directory would hold more than effects.WriteFile.max_total_bytes = {rule.max_total_bytes}"
+    if usage.total_bytes - before + plan.size > rule.quota_bytes:
+        text = f"the granted directory would hold more than effects.WriteFile.quota_bytes = {rule.quota_bytes}"
         raise failed(effect, "quota", text)
     pace.check()
 

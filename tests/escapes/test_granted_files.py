@@ -139,7 +139,7 @@ def test_nothing_outside_the_granted_folder_is_listed_read_or_removed(arena, fol
 
 
 def test_quota_ends_a_plugin_that_fills_the_folder_and_the_next_worker_too(arena, folder):
-    policy = granting(folder, max_bytes="1 KiB", max_total_bytes="4 KiB", max_files=20)
+    policy = granting(folder, max_bytes="1 KiB", quota_bytes="4 KiB", max_files=20)
     assert arena.attack(fill(str(folder), 100, 0), policy) == 20
     assert arena.attack(fill(str(folder), 100, 0), policy) == 0
     for name in os.listdir(folder):
@@ -148,7 +148,7 @@ def test_quota_ends_a_plugin_that_fills_the_folder_and_the_next_worker_too(arena
 
 
 def test_content_over_the_size_is_denied_with_the_line_to_add(arena, folder):
-    policy = granting(folder, max_bytes="1 KiB", max_total_bytes="4 KiB")
+    policy = granting(folder, max_bytes="1 KiB", quota_bytes="4 KiB")
     outcome = arena.attack(fill(str(folder), 1, 1025), policy)
     assert isinstance(outcome, EffectDenied)
     assert outcome.suggestion == "effects.WriteFile.max_bytes = 1025"

@@ -44,7 +44,7 @@ def writing_host(place, job, drafts_are="unnamed", *numbers):
 
 
 def test_bytes_of_the_directory_are_bounded_by_what_is_on_disk(place):
-    place.ruled(max_bytes=60, max_total_bytes=100)
+    place.ruled(max_bytes=60, quota_bytes=100)
     (place.root / "of others").write_bytes(b"x" * 50)
     assert place.kind_of(write(place, "a", 50)) == "done"
     assert place.kind_of(write(place, "b", 1)) == "quota"
@@ -55,7 +55,7 @@ def test_bytes_of_the_directory_are_bounded_by_what_is_on_disk(place):
 
 
 def test_replaced_bytes_are_given_back(place):
-    place.ruled(max_bytes=100, max_total_bytes=100)
+    place.ruled(max_bytes=100, quota_bytes=100)
     for size in (100, 100, 1, 100):
         assert place.kind_of(write(place, "a", size)) == "done"
     assert place.kind_of(write(place, "b", 1)) == "quota"
@@ -108,16 +108,16 @@ class Still:
 
 
 def test_append_over_the_size_of_one_file_is_too_large(place):
-    place.ruled(max_bytes=100, max_total_bytes=1000)
+    place.ruled(max_bytes=100, quota_bytes=1000)
     place.perform(write(place, "a", 60))
     assert place.kind_of(write(place, "a", 41, "append")) == "too_large"
     assert place.kind_of(write(place, "a", 40, "append")) == "done"
 
 
 def test_quota_names_its_key_and_not_what_the_directory_holds(place):
-    place.ruled(max_bytes=100, max_total_bytes=100)
+    place.ruled(max_bytes=100, quota_bytes=100)
     (place.root / "private name").write_bytes(b"x" * 77)
-    with pytest.raises(EffectFailed, match=r"more than effects.WriteFile.max_total_bytes = 100") as failed:
+    with pytest.raises(EffectFailed, match=r"more than effects.WriteFile.quota_bytes = 100") as failed:
         place.perform(write(place, "a", 50))
     assert "private" not in str(failed.value)
     assert "77" not in str(failed.value)
@@ -180,7 +180,7 @@ def test_control_without_the_lock_two_writers_both_have_the_last_of_the_quota(pl
     assert place.left() == ["a", "b"]
 
 
-@pytest.mark.parametrize(("size", "most"), [(10, RULE["max_files"]), (300_000, RULE["max_total_bytes"] // 300_000)])
+@pytest.mark.parametrize(("size", "most"), [(10, RULE["max_files"]), (300_000, RULE["quota_bytes"] // 300_000)])
 def test_hosts_that_write_at_once_never_exceed_the_quota_together(place, size, most):
     with contextlib.ExitStack() as stack:
         hosts = [stack.enter_context(writing_host(place, "many", "unnamed", 15, size)) for _ in range(3)]

@@ -95,7 +95,7 @@ RULES = st.fixed_dictionaries(
         "ListDirectory": st.just({"under": ["/srv"], "max_entries": 1}),
         "DeleteFile": st.just({"under": ["/srv"]}),
         "WriteFile": st.sampled_from([
-            {"under": ["/srv"], "modes": ["create"], "max_bytes": 5, "max_total_bytes": 20}, {"under": ["/a"], "hidden": True},
+            {"under": ["/srv"], "modes": ["create"], "max_bytes": 5, "quota_bytes": 20}, {"under": ["/a"], "hidden": True},
         ]),
         "GetEnvironment": st.just({"names": ["TZ", "x.y"]}),
         "HTTPRequest": st.sampled_from([
@@ -135,11 +135,11 @@ def test_effect_denied_in_two_fields_is_offered_one_line_that_lifts_both(tmp_pat
 
 
 def test_write_denied_in_everything_is_offered_one_line_that_grants_it(tmp_path):
-    rules = {"WriteFile": {"under": ["/a"], "modes": ["create"], "max_bytes": 5, "max_total_bytes": 5}}
+    rules = {"WriteFile": {"under": ["/a"], "modes": ["create"], "max_bytes": 5, "quota_bytes": 5}}
     effect = WriteFile(path="/b/.c/d", content=b"x" * 10, mode="append")
     line = suggestion_for(effect, **rules)
     assert line == (
-        'effects.WriteFile = { under = ["/a", "/b/.c"], max_bytes = "10 B", max_total_bytes = "10 B", max_files = 1000, '
+        'effects.WriteFile = { under = ["/a", "/b/.c"], max_bytes = "10 B", quota_bytes = "10 B", max_files = 1000, '
         'modes = ["append", "create"], create_parents = false, hidden = false }'
     )  # fmt: skip
     check(pasted(tmp_path, line, **rules), effect)

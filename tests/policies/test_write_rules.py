@@ -86,12 +86,12 @@ def test_content_is_bytes_and_nothing_else():
 
 
 def test_content_over_the_size_is_denied_with_the_size_it_needs():
-    held = policy(WriteFile={"under": ["/a"], "max_bytes": 10, "max_total_bytes": 20})
+    held = policy(WriteFile={"under": ["/a"], "max_bytes": 10, "quota_bytes": 20})
     check(held, WriteFile(path="/a/b", content=b"x" * 10))
     error = denied(held, WriteFile(path="/a/b", content=b"x" * 11))
     assert (error.field, error.suggestion) == ("content", "effects.WriteFile.max_bytes = 11")
     over_both = denied(held, WriteFile(path="/a/b", content=b"x" * 21))
-    assert 'max_bytes = "21 B", max_total_bytes = "21 B"' in over_both.suggestion
+    assert 'max_bytes = "21 B", quota_bytes = "21 B"' in over_both.suggestion
 
 
 @pytest.mark.parametrize("name", ["tz", "TZ ", " TZ", "TZ\0", "Т" + "Z", "TZ=x", "", "*", "T*", "PATH", "ＴＺ", "\ud800"])
@@ -112,10 +112,10 @@ BAD = [
     ("WriteFile", '{ under = ["/proc/sys"] }', "can never be granted"),
     ("WriteFile", '{ under = ["/a"], max_byte = "1 MiB" }', "did you mean 'max_bytes'"),
     ("WriteFile", '{ under = ["/a"], max_bytes = "5" }', "not a number and a unit"),
-    ("WriteFile", '{ under = ["/a"], max_bytes = "2 MiB", max_total_bytes = "1 MiB" }', "max_total_bytes .* is below max_bytes"),
-    ("WriteFile", '{ under = ["/a"], max_total_bytes = "1 MiB" }', "is below max_bytes"),
+    ("WriteFile", '{ under = ["/a"], max_bytes = "2 MiB", quota_bytes = "1 MiB" }', "quota_bytes .* is below max_bytes"),
+    ("WriteFile", '{ under = ["/a"], quota_bytes = "1 MiB" }', "is below max_bytes"),
     ("WriteFile", '{ under = ["/a"], max_bytes = "1 GiB" }', "is below max_bytes"),
-    ("WriteFile", '{ under = ["/a"], max_total_bytes = "2 TiB" }', "max_total_bytes must be a size"),
+    ("WriteFile", '{ under = ["/a"], quota_bytes = "2 TiB" }', "quota_bytes must be a size"),
     ("WriteFile", '{ under = ["/a"], max_files = 0 }', "from 1 to 100,000"),
     ("WriteFile", '{ under = ["/a"], max_files = 100001 }', "from 1 to 100,000"),
     ("WriteFile", '{ under = ["/a"], max_files = true }', "from 1 to 100,000"),

@@ -18,7 +18,7 @@ from fxcell.policies.errors import EffectFailed
 from fxcell.policies.policy import Policy
 
 SIZE = 300_000
-RULE = {"max_bytes": 400_000, "max_total_bytes": 1_000_000, "max_files": 10}
+RULE = {"max_bytes": 400_000, "quota_bytes": 1_000_000, "max_files": 10}
 
 
 def main(root, job, drafts_are, *numbers):
