@@ -31,6 +31,7 @@ NEEDS_MORE = {
     "socket_mptcp": "the kernel may lack MPTCP",
     "socket_packet": "the kernel may lack packet sockets",
     "tcp6": "the machine may lack IPv6",
+    "dns": "the machine may lack a name server and /etc/hosts",
     "kcmp": "it compares with process 1",
     "kexec_load": "the kernel may lack it",
     "init_module": "the kernel may lack modules",

@@ -43,7 +43,6 @@ def test_a_thousand_crashes_and_respawns_leave_nothing(policy):
                 assert isinstance(outcome, WorkerCrash), outcome
     seconds = time.monotonic() - started
     print(f"\n{ROUNDS} rounds in {seconds:.1f} s, {seconds / ROUNDS * 1000:.1f} ms each")
-    assert seconds < 60
 
 
 @pytest.mark.slow
