@@ -19,6 +19,7 @@ from typing import Any
 from fxcell.host.effects import HANDLERS
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Context
+from fxcell.host.observing import Observer
 from fxcell.policies import rules
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
@@ -52,7 +53,11 @@ class Broker:
 
     performed:   effects handed to a handler during this command, whatever came of them: above 0, never replay it.
     last_denial: the last EffectDenied of this command, or None.
+    observer:    who is told of every decision, for all brokers: see fxcell.host.observing.
+    command, plugin: digests of what is running, where somebody asked for them; else "".
     """
+
+    observer: Observer | None = None
 
     def __init__(self, policy: Policy, worker: str, *, history: int = 256) -> None:
         self.policy = policy
@@ -62,6 +67,7 @@ class Broker:
         self.open_effect: str | None = None
         self.performed = 0
         self.last_denial: EffectDenied | None = None
+        self.command = self.plugin = ""
         self._calls: dict[str, int] = {}
         self._number = 0
 
@@ -83,10 +89,13 @@ class Broker:
         self._number += 1
         self.last_effect = self.open_effect = name
         started_unix_s, started = time.time(), time.perf_counter()
+        observer, number, result = self.observer, self._number, None
         outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
         try:
             self._judge(effect)
             self._spend(name)
+            if observer is not None:
+                observer.effect_granted(self, effect, number)
             result = _handle(effect, context)
             outcome = "done"
         except EffectDenied as denied:
@@ -103,7 +112,10 @@ class Broker:
             if reason:
                 detail = f"{detail} - {visible(reason)}" if detail else visible(reason)
             seconds = time.perf_counter() - started
-            self.records.append(EffectRecord(self._number, name, outcome, detail, started_unix_s, seconds))
+            record = EffectRecord(number, name, outcome, detail, started_unix_s, seconds)
+            self.records.append(record)
+            if observer is not None:
+                observer.effect_ended(self, effect, record, reason, result)
         return result
 
     def _judge(self, effect: Effect) -> None:

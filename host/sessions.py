@@ -86,6 +86,8 @@ class Session:
         except BaseException:
             self._handles.close(self._template)
             raise
+        if self.broker.observer is not None:
+            self.broker.observer.worker_started(self.broker)
 
     @property
     def plan(self) -> Plan:
@@ -150,9 +152,27 @@ class Session:
             self.commands += 1
             self.busy = True
             try:
+                if self.broker.observer is not None:
+                    return self._run_observed(packed, time.monotonic() + seconds, seconds)
                 return self._run(packed, time.monotonic() + seconds, seconds)
             finally:
                 self.busy = False
+
+    def _run_observed(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+        observer = self.broker.observer
+        assert observer is not None
+        self._name_command(packed)
+        self.broker.command, self.broker.plugin = self._command_digest, self._plugin_digest
+        observer.command_started(self.broker)
+        outcome: BaseException | None = None
+        try:
+            return self._run(packed, deadline, seconds)
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            observer.command_ended(self.broker, outcome)
+            self.broker.command = self.broker.plugin = ""
 
     def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
         # Not to be guessed: nothing that an earlier command left behind can answer this one before it is sent.
@@ -288,6 +308,7 @@ class Session:
             if not self.ended and self.commands == commands:
                 self.ended = f"it was ended ({Reason.CPU_LIMIT.value}: {why})"
                 self._handles.close(self._template)
+                self._tell_end()
 
     def stop(self) -> None:
         """End the worker, whatever it is doing, and wait until nothing of it is left."""
@@ -299,6 +320,11 @@ class Session:
             if not self.ended:
                 self.ended = "it was stopped"
                 self._handles.close(self._template)
+                self._tell_end()
+
+    def _tell_end(self) -> None:
+        if self.broker.observer is not None:
+            self.broker.observer.worker_ended(self.broker, self.ended or "")
 
     def _die(
         self, cause: HostCause | None, *, ready: bool = True, mid_frame: bool = False, memory_error: bool = False
@@ -324,6 +350,8 @@ class Session:
         )
         crash = WorkerCrash(end.reason, end.detail, evidence)
         self.ended = f"it crashed ({crash})"
+        if self.broker.observer is not None:
+            self.broker.observer.worker_crashed(self.broker, crash)
         raise crash
 
     def _name_command(self, packed: values.Packed) -> None:

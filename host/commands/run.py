@@ -15,9 +15,12 @@ from fxcell.host.commands import exits
 from fxcell.policies.errors import EffectDenied, FxcellError, PluginError, PluginNotUsable, UserError
 
 
-def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool, deadline_s: float | None) -> int:
+def run_plugin(
+    target: str, policy: str, given: Sequence[str], *, as_json: bool, deadline_s: float | None, audit_file: str | None = None
+) -> int:
     """Run PATH[:FUNCTION] under a policy, print what came of it, answer the exit code.
 
+    audit_file: where each decision is recorded (fxcell.host.audit), or None.
     given: "name=value" texts; a value that parses as JSON is that JSON, any other is itself.
     After: nothing of the worker is left. With as_json stdout holds one JSON object, and what the plugin prints goes to
            stderr.
@@ -25,7 +28,7 @@ def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool,
     from fxcell.host.commands.shown import readable, to_json
 
     try:
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), _audited(audit_file):
             value = _answer(target, policy, given, deadline_s)
     except FxcellError as error:
         _tell(_line_of(error))
@@ -37,6 +40,14 @@ def run_plugin(target: str, policy: str, given: Sequence[str], *, as_json: bool,
         return exits.INTERRUPTED
     print(to_json({"outcome": "value", "value": value}) if as_json else readable(value))
     return exits.VALUE
+
+
+def _audited(audit_file: str | None) -> contextlib.AbstractContextManager[object]:
+    if audit_file is None:
+        return contextlib.nullcontext()
+    from fxcell.host import audit
+
+    return audit.to_file(audit_file)
 
 
 def split_target(target: str) -> tuple[str, str | None]:
