@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import math
 import threading
@@ -41,11 +42,11 @@ class HostRunner(Runner):
 
     def submit(self, value: Any) -> Future[Any]:
         """Run a value in a thread of this host; the Future has its result or raises its outcome."""
-        return _threads().submit(self, value)
+        return _threads().submit(contextvars.copy_context().run, self, value)
 
     def aio(self, value: Any) -> Awaitable[Any]:
         """`await run.aio(value)`: the same for asyncio, without blocking the loop."""
-        return asyncio.wrap_future(_threads().submit(self, value))
+        return asyncio.wrap_future(_threads().submit(contextvars.copy_context().run, self, value))
 
 
 @functools.cache

@@ -21,7 +21,7 @@ import capnp
 import msgspec
 
 from fxcell.host import broker as brokers
-from fxcell.host import ending, templates, watching
+from fxcell.host import ending, telemetry, templates, watching
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Context
 from fxcell.host.outputs import Outputs
@@ -56,6 +56,7 @@ class Session:
 
         Raises: IsolationUnavailable; WorkerCrash(start_failed). Nothing is left then.
         """
+        telemetry.look()
         self.policy = policy
         self.process = WorkerProcess(f"w{next(_numbers)}-{os.getpid()}-{os.urandom(3).hex()}")
         self.started_unix_s = time.time()
