@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 
-ROWS = ("call", "start")
+ROWS = ("call", "start", "audit")
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ from typing import Any
 from fxcell.host.effects import HANDLERS
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Context
-from fxcell.host.gates import Gate, gates_for
+from fxcell.host.gates import gates_for
+from fxcell.host.observing import Observer
 from fxcell.policies import rules
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
@@ -55,7 +56,11 @@ class Broker:
     performed:   effects handed to a handler during this command, whatever came of them: above 0, never replay it.
     last_denial: the last EffectDenied of this command, or None.
     performer:   answers an effect that was judged and counted; by default its handler. A replay answers from a record.
+    observer:    who is told of every decision, for all brokers: see fxcell.host.observing.
+    command, plugin: digests of what is running, where somebody asked for them; else "".
     """
+
+    observer: Observer | None = None
 
     def __init__(self, policy: Policy, worker: str, *, history: int = 256) -> None:
         self.policy = policy
@@ -66,6 +71,7 @@ class Broker:
         self.performed = 0
         self.last_denial: EffectDenied | None = None
         self.performer: Callable[[Effect, Context], Any] = _handle
+        self.command = self.plugin = ""
         self._calls: dict[str, int] = {}
         self._gates = gates_for(policy)
         self._number = 0
@@ -90,15 +96,17 @@ class Broker:
         self._number += 1
         self.last_effect = self.open_effect = name
         started_unix_s, started = time.time(), time.perf_counter()
+        observer, number, result = self.observer, self._number, None
         outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
         try:
             self._judge(effect)
             gate = self._gates.get(name)
-            if gate is None:
-                self._spend(name)
-                result = self.performer(effect, context)
-            else:
-                result = self._perform_gated(gate, effect, context)
+            self._spend(name, None if gate is None else lambda: gate.admit(effect, context, summary))
+            if observer is not None:
+                observer.effect_granted(self, effect, number)
+            result = self.performer(effect, context)
+            if gate is not None:
+                gate.settle(result)
             outcome = "done"
         except EffectDenied as denied:
             self.last_denial = denied
@@ -114,7 +122,10 @@ class Broker:
             if reason:
                 detail = f"{detail} - {visible(reason)}" if detail else visible(reason)
             seconds = time.perf_counter() - started
-            self.records.append(EffectRecord(self._number, name, outcome, detail, started_unix_s, seconds))
+            record = EffectRecord(number, name, outcome, detail, started_unix_s, seconds)
+            self.records.append(record)
+            if observer is not None:
+                observer.effect_ended(self, effect, record, reason, result)
         return result
 
     def _judge(self, effect: Effect) -> None:
@@ -126,13 +137,6 @@ class Broker:
         except Exception as error:
             _log.exception("the rules could not judge an effect FX.%s of worker %s", effect.effect_name, self.worker)
             raise EffectDenied(effect.effect_name, None, "it could not be judged", self.policy.name, "") from error
-
-    def _perform_gated(self, gate: Gate, effect: Effect, context: Context) -> Any:
-        """As for any effect, with what its rule says beyond the fields; what the gate stops counts as not performed."""
-        self._spend(effect.effect_name, lambda: gate.admit(effect, context, summary))
-        result = self.performer(effect, context)
-        gate.settle(result)
-        return result
 
     def _spend(self, name: str, admit: Callable[[], None] | None = None) -> None:
         """Count one effect. Raises EffectDenied naming the budget that has no room for it."""

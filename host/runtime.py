@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import math
 import threading
@@ -42,7 +43,7 @@ class HostRunner(Runner):
 
     def submit(self, value: Any) -> Future[Any]:
         """Run a value in a thread of this host; the Future has its result or raises its outcome."""
-        return _threads().submit(self, value)
+        return _threads().submit(contextvars.copy_context().run, self, value)
 
     def aio(self, value: Any) -> Awaitable[Any]:
         """`await run.aio(value)`: the same for asyncio, without blocking the loop.
@@ -50,7 +51,8 @@ class HostRunner(Runner):
         It begins at once. Cancelling it (asyncio.timeout, wait_for) ends the worker that is running it, as a deadline does.
         """
         ticket = cancelling.Ticket()
-        future = asyncio.wrap_future(_threads().submit(self._with_ticket, ticket, value))
+        task = _threads().submit(contextvars.copy_context().run, self._with_ticket, ticket, value)
+        future = asyncio.wrap_future(task)
         future.add_done_callback(lambda done: _threads().submit(ticket.cancel) if done.cancelled() else None)
         return future
 

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fxcell.host.audit.redaction import hide
 from fxcell.policies.errors import EffectFailed
 from fxcell.policies.secret_refs import SecretRef, parse_reference
 
@@ -87,6 +88,7 @@ def _resolved(effect: str, header: str, ref: SecretRef) -> tuple[str, str]:
     if wrong:
         _log.error("the secret for the header %s, from %s:%s, %s", header, ref.kind, ref.name, wrong)
         raise _missing(effect, header)
+    hide(value)  # the plugin may have put a guess of it into an argument that is recorded
     return ref.scheme, value
 
 

@@ -22,7 +22,7 @@ import capnp
 import msgspec
 
 from fxcell.host import broker as brokers
-from fxcell.host import cancelling, ending, templates, watching
+from fxcell.host import cancelling, ending, telemetry, templates, watching
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Caller, Context
 from fxcell.host.outputs import Outputs
@@ -64,6 +64,7 @@ class Session:
 
         Raises: IsolationUnavailable; WorkerCrash(start_failed). Nothing is left then.
         """
+        telemetry.look()
         self.policy = policy
         self.caller = caller or Caller()
         self.process = WorkerProcess(f"w{next(_numbers)}-{os.getpid()}-{os.urandom(3).hex()}")
@@ -98,6 +99,8 @@ class Session:
         except BaseException:
             self._handles.close(self._template)
             raise
+        if self.broker.observer is not None:
+            self.broker.observer.worker_started(self.broker)
 
     @property
     def plan(self) -> Plan:
@@ -169,12 +172,29 @@ class Session:
             self.busy = True
             deadline = time.monotonic() + seconds
             try:
+                act = self._run if self.broker.observer is None else self._run_observed
                 with cancelling.command(self._cancel):
                     if self.tape is None:
-                        return self._run(packed, deadline, seconds)
-                    return self.tape.command(self, value, lambda: self._run(packed, deadline, seconds))
+                        return act(packed, deadline, seconds)
+                    return self.tape.command(self, value, lambda: act(packed, deadline, seconds))
             finally:
                 self.busy = False
+
+    def _run_observed(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+        observer = self.broker.observer
+        assert observer is not None
+        self._name_command(packed)
+        self.broker.command, self.broker.plugin = self._command_digest, self._plugin_digest
+        observer.command_started(self.broker)
+        outcome: BaseException | None = None
+        try:
+            return self._run(packed, deadline, seconds)
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            observer.command_ended(self.broker, outcome)
+            self.broker.command = self.broker.plugin = ""
 
     def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
         # Not to be guessed: nothing that an earlier command left behind can answer this one before it is sent.
@@ -325,7 +345,7 @@ class Session:
             if not self.ended and self.commands == commands:
                 self.ended = f"it was ended ({Reason.CPU_LIMIT.value}: {why})"
                 self._handles.close(self._template)
-                self.caller.close()
+                self._tell_end()
 
     def _cancel(self) -> None:
         # What runs the command in another thread notices that its worker is gone.
@@ -340,7 +360,12 @@ class Session:
             if not self.ended:
                 self.ended = "it was stopped"
                 self._handles.close(self._template)
-                self.caller.close()
+                self._tell_end()
+
+    def _tell_end(self) -> None:
+        self.caller.close()
+        if self.broker.observer is not None:
+            self.broker.observer.worker_ended(self.broker, self.ended or "")
 
     def _die(
         self, cause: HostCause | None, *, ready: bool = True, mid_frame: bool = False, memory_error: bool = False
@@ -367,6 +392,8 @@ class Session:
         )
         crash = WorkerCrash(end.reason, end.detail, evidence)
         self.ended = f"it crashed ({crash})"
+        if self.broker.observer is not None:
+            self.broker.observer.worker_crashed(self.broker, crash)
         raise crash
 
     def _name_command(self, packed: values.Packed) -> None:

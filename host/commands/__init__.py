@@ -104,11 +104,14 @@ def _run(
             "body, an empty file, nothing).",
         ),
     ] = False,
+    audit: Annotated[
+        str | None, typer.Option("--audit", metavar="FILE", help="Write a line per decision here; see `fxcell audit`.")
+    ] = None,
 ) -> None:
     """Run a plugin in a hardened worker and print its result."""
     from fxcell.host.commands.run import Manner, run_plugin
 
-    manner = Manner(record, dry_run)
+    manner = Manner(record, dry_run, audit)
     raise typer.Exit(run_plugin(target, policy, arg or [], as_json=as_json, deadline_s=deadline, manner=manner))
 
 
@@ -255,3 +258,41 @@ def _selftest(
     from fxcell.host.commands.selftest import run_selftest
 
     raise typer.Exit(run_selftest(policy, as_json=as_json))
+
+
+_AUDIT_EXITS = """\b
+Exit codes:
+    0  every line is there and as it was written
+    1  something was removed, changed, moved or torn; the line and why are printed
+    2  a file cannot be read, or the log is keyed and no key was given
+"""
+
+_audit = typer.Typer(
+    help="Check an audit log, or print its last hash.", no_args_is_help=True, rich_markup_mode=None, context_settings=_SETTINGS
+)
+app.add_typer(_audit, name="audit")
+_AuditKey = Annotated[str | None, typer.Option("--key", metavar="FILE", help="The key file that the log was written with.")]
+
+
+@_audit.command("verify", epilog=_AUDIT_EXITS, context_settings=_SETTINGS)
+def _audit_verify(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="All files of one log, in any order.")],
+    *,
+    expect: Annotated[
+        str | None, typer.Option("--expect", metavar="HASH", help="What `fxcell audit head` said of the end.")
+    ] = None,
+    key: _AuditKey = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether an audit log is whole, or which line is not, and why."""
+    from fxcell.host.commands.audit import verify_files
+
+    raise typer.Exit(verify_files(files, expect=expect, key_file=key, as_json=as_json))
+
+
+@_audit.command("head", epilog=_AUDIT_EXITS, context_settings=_SETTINGS)
+def _audit_head(file: Annotated[str, typer.Argument(metavar="FILE")], *, key: _AuditKey = None) -> None:
+    """Print the hash of a whole log's last line, to be kept where who can write the log cannot write."""
+    from fxcell.host.commands.audit import print_head
+
+    raise typer.Exit(print_head(file, key_file=key))

@@ -28,10 +28,12 @@ class Manner:
 
     record:  path of the record to write, or None.
     dry_run: no effect is performed; each that would be is printed, and answered as host/simulate.py says.
+    audit:   path of the file where each decision is recorded (fxcell.host.audit), or None.
     """
 
     record: str | None = None
     dry_run: bool = False
+    audit: str | None = None
 
 
 def run_plugin(
@@ -46,7 +48,7 @@ def run_plugin(
     from fxcell.host.commands.shown import readable, to_json
 
     try:
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), _audited(manner.audit):
             value = _answer(target, policy, given, deadline_s, manner)
     except FxcellError as error:
         tell(_line_of(error))
@@ -58,6 +60,14 @@ def run_plugin(
         return exits.INTERRUPTED
     print(to_json({"outcome": "value", "value": value}) if as_json else readable(value))
     return exits.VALUE
+
+
+def _audited(audit_file: str | None) -> contextlib.AbstractContextManager[object]:
+    if audit_file is None:
+        return contextlib.nullcontext()
+    from fxcell.host import audit
+
+    return audit.to_file(audit_file)
 
 
 def split_target(target: str) -> tuple[str, str | None]:

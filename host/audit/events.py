@@ -1,0 +1,78 @@
+"""From what the broker and the sessions do to the records of the audit log.
+
+One record for each decision: `granted` before an effect is performed, and then `done`, `failed` or `cancelled`; `denied`
+for one that is not performed. `worker` and `effect` (a number) join them. What a worker chose is redacted and one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fxcell.host.audit.redaction import redact, summary
+from fxcell.host.audit.writer import Writer
+from fxcell.host.broker import Broker, EffectRecord
+from fxcell.host.observing import Observer
+from fxcell.policies.crash import WorkerCrash
+from fxcell.policies.effects import Effect
+from fxcell.policies.errors import EffectDenied
+
+
+class AuditObserver(Observer):
+    """Puts one record into the writer's queue for each thing it is told; waits only for `granted`."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def worker_started(self, broker: Broker) -> None:
+        self._writer.put({"event": "worker_started", **_who(broker)})
+
+    def worker_ended(self, broker: Broker, why: str) -> None:
+        self._writer.put({"event": "worker_ended", **_who(broker), "why": redact(why)})
+
+    def worker_crashed(self, broker: Broker, crash: WorkerCrash) -> None:
+        told = {"reason": crash.reason.value, "why": redact(str(crash)), "open_effect": crash.evidence.open_effect}
+        self._writer.put({"event": "worker_crashed", **_who(broker), **told})
+
+    def effect_granted(self, broker: Broker, effect: Effect, number: int) -> None:
+        record = {"event": "effect", "decision": "granted", **_who(broker), **_what(effect, number)}
+        record["rule"] = f"effects.{effect.effect_name}"
+        problem = self._writer.put(record, ask=True)
+        if problem is not None:
+            rule = f"the audit log cannot keep a record of it ({problem}), and nothing is done without one"
+            raise EffectDenied(effect.effect_name, None, rule, broker.policy.name, "")
+
+    def effect_ended(self, broker: Broker, effect: Effect, record: EffectRecord, reason: str, result: Any) -> None:
+        told = {"event": "effect", "decision": record.outcome, **_who(broker)}
+        if record.outcome == "denied":
+            told |= {**_what(effect, record.number), "rule": redact(reason)}
+        else:
+            told |= {"effect": effect.effect_name, "number": record.number}
+            if reason:
+                told["why"] = redact(reason)
+        told |= {"seconds": round(record.seconds, 6), "bytes_in": _bytes(_fields(effect)), "bytes_out": _bytes(result)}
+        self._writer.put(told)
+
+
+def _who(broker: Broker) -> dict[str, Any]:
+    who = {"worker": broker.worker, "policy": redact(broker.policy.name), "policy_digest": broker.policy.digest[:12]}
+    if broker.command:
+        who |= {"command": broker.command, "plugin": broker.plugin}
+    return who
+
+
+def _what(effect: Effect, number: int) -> dict[str, Any]:
+    return {"effect": effect.effect_name, "number": number, "arguments": summary(_fields(effect))}
+
+
+def _fields(effect: Effect) -> dict[str, Any]:
+    return {name: getattr(effect, name) for name in effect.effect_fields}
+
+
+def _bytes(value: Any) -> int:
+    """Bytes and characters in a value and one level below it."""
+    if isinstance(value, str | bytes | bytearray):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(len(item) for item in value.values() if isinstance(item, str | bytes))
+    return 0
