@@ -18,14 +18,14 @@ from fxcell.policies.errors import EffectError
 SEEN: dict[str, threading.Event] = {}
 
 
-class Translate(Effect):
+class Interpret(Effect):
     """Answer the text in another language."""
 
     text: str
     to: str = "en"
 
 
-@handles(Translate)
+@handles(Interpret)
 def translate(effect):
     return f"{effect.to}:{effect.text}"
 
@@ -101,7 +101,7 @@ class Silent(Effect):
 
 ALL = Policy(
     name="own",
-    effects=dict.fromkeys(("Translate", "Whisper", "Linger", "Hold", "Break", "Unsendable", "Silent", "Now"), True),  # type: ignore[arg-type]
+    effects=dict.fromkeys(("Interpret", "Whisper", "Linger", "Hold", "Break", "Unsendable", "Silent", "Now"), True),  # type: ignore[arg-type]
 )
 
 
@@ -131,7 +131,7 @@ def send(worker, command, **more):
 
 @zef_function
 def translates():
-    return [FX.Translate(text="a", to="de") | run, Translate(text="b") | run, FX.Translate(text="c") == Translate(text="c")]
+    return [FX.Interpret(text="a", to="de") | run, Interpret(text="b") | run, FX.Interpret(text="c") == Interpret(text="c")]
 
 
 @zef_function
@@ -141,10 +141,10 @@ def mistakes():
     said = []
     for fields in ({}, {"txt": "a"}, {"text": 1}, {"text": "a", "to": None}):
         try:
-            FX.Translate(**fields)
+            FX.Interpret(**fields)
         except Exception as error:
             said.append(f"{type(error).__name__}: {error}")
-    return [said, FX.Translate.__doc__, [name for name in sys.modules if name.startswith("fxcell.host")]]
+    return [said, FX.Interpret.__doc__, [name for name in sys.modules if name.startswith("fxcell.host")]]
 
 
 @zef_function
@@ -162,7 +162,7 @@ def catches(name, **fields):
 
 @zef_function
 def lies_about_the_fields(fields):
-    effect = FX.Translate(text="x")
+    effect = FX.Interpret(text="x")
     effect.__dict__.clear()
     effect.__dict__.update(fields)
     return effect | run
@@ -177,22 +177,22 @@ def test_plugin_file_that_imports_all_names_asks_and_cannot_handle(start, tmp_pa
         "from fxcell import *\n"
         "def main():\n"
         "    try:\n"
-        "        handles(FX.Translate)\n"
+        "        handles(FX.Interpret)\n"
         "    except TypeError as error:\n"
-        "        return [str(error), FX.Translate(text='p') | run]\n"
+        "        return [str(error), FX.Interpret(text='p') | run]\n"
     )
     said, answer = send(start(), load_plugin(str(tmp_path / "plug.py")).call())
-    assert said == "handlers of effects belong to the host; a worker asks: FX.Translate(…) | run"
+    assert said == "handlers of effects belong to the host; a worker asks: FX.Interpret(…) | run"
     assert answer == "en:p"
 
 
 def test_own_effect_as_the_command_itself_and_in_a_list(start):
-    assert send(start(), FX.Translate(text="q")) == "en:q"
-    assert send(start(), [FX.Translate(text="q"), FX.Translate(text="r", to="fr")]) == ["en:q", "fr:r"]
+    assert send(start(), FX.Interpret(text="q")) == "en:q"
+    assert send(start(), [FX.Interpret(text="q"), FX.Interpret(text="r", to="fr")]) == ["en:q", "fr:r"]
 
 
 def test_own_effect_by_the_host_itself():
-    assert FX.Translate(text="h") | run == "en:h"
+    assert FX.Interpret(text="h") | run == "en:h"
     assert (FX.Whisper(text="h") | run)[:2] == ["h", "host"]
 
 
@@ -201,10 +201,10 @@ def test_mistakes_in_a_worker_are_worded_as_in_the_host_and_no_host_code_is_ther
     here = []
     for fields in ({}, {"txt": "a"}, {"text": 1}, {"text": "a", "to": None}):
         with pytest.raises(EffectError) as error:
-            Translate(**fields)
+            Interpret(**fields)
         here.append(f"EffectError: {error.value}")
     assert said == here
-    assert doc == Translate.__doc__
+    assert doc == Interpret.__doc__
     assert modules == []
 
 
@@ -212,28 +212,28 @@ def test_worker_kept_ready_for_one_policy_knows_the_effects_of_the_one_it_serves
     # The same template: the worker's side of both policies is equal, so the second start takes the spare worker.
     other = Policy(name="own", effects={"Whisper": True})
     one, two, three = start(), start(other), start(ALL)
-    assert send(one, asks("Translate", text="a")) == "en:a"
-    denied = send(two, asks("Translate", text="a"))
+    assert send(one, asks("Interpret", text="a")) == "en:a"
+    denied = send(two, asks("Interpret", text="a"))
     assert isinstance(denied, PluginError)
-    assert "there is no effect FX.Translate" in str(denied)
+    assert "there is no effect FX.Interpret" in str(denied)
     assert send(two, asks("Whisper", text="a"))[0] == "a"
-    assert send(three, asks("Translate", text="a")) == "en:a"
+    assert send(three, asks("Interpret", text="a")) == "en:a"
 
 
 def test_own_effect_that_is_not_granted_is_denied_with_the_line_to_add(start):
     worker = start("compute")
-    denied = send(worker, FX.Translate(text="q"))
+    denied = send(worker, FX.Interpret(text="q"))
     assert isinstance(denied, EffectDenied)
     (record,) = registry.session_of(worker).broker.records
-    assert (record.effect, record.outcome) == ("Translate", "denied")
-    assert denied.suggestion == "effects.Translate = true"
+    assert (record.effect, record.outcome) == ("Interpret", "denied")
+    assert denied.suggestion == "effects.Interpret = true"
 
 
 def test_rule_of_an_own_effect_allows_exactly_its_values(start):
-    worker = start(Policy(effects={"Translate": {"to": ["en", "de"], "max_calls": 2}}))
-    assert send(worker, asks("Translate", text="a", to="de")) == "de:a"
+    worker = start(Policy(effects={"Interpret": {"to": ["en", "de"], "max_calls": 2}}))
+    assert send(worker, asks("Interpret", text="a", to="de")) == "de:a"
     for twin in ("EN", "en ", "fr", "ｅn"):
-        denied = send(worker, asks("Translate", text="a", to=twin))
+        denied = send(worker, asks("Interpret", text="a", to=twin))
         assert isinstance(denied, EffectDenied)
         assert denied.field == "to"
     session = registry.session_of(worker)
@@ -283,7 +283,7 @@ def test_long_handler_of_one_worker_does_not_stop_the_effects_of_another(start, 
     slow, quick = start(), start()
     future = run.submit(FX.SendCommandToWorkerProcess(process=slow, command=asks(effect, mark=mark)))
     assert SEEN[f"{mark} began"].wait(30)
-    assert send(quick, asks("Translate", text="a")) == "en:a"
+    assert send(quick, asks("Interpret", text="a")) == "en:a"
     assert send(quick, asks("Whisper", text="b"))[0] == "b"
     assert not future.done()
     FX.StopWorkerProcess(process=slow) | run
@@ -311,7 +311,7 @@ def test_answer_that_does_not_travel_is_a_failure_and_the_log_says_of_what_type(
     assert (kind, failed) == ("EffectFailed", "internal")
     assert "Event" not in text
     assert "Event" in caplog.text
-    assert send(worker, asks("Translate", text="a")) == "en:a"
+    assert send(worker, asks("Interpret", text="a")) == "en:a"
 
 
 def test_granted_effect_without_a_handler_says_so(start):
@@ -329,7 +329,7 @@ def test_loop_ends_with_shutdown_and_starts_again():
 @pytest.mark.parametrize(
     ("effect", "handler", "message"),
     [
-        (Translate, translate, "has a handler already"),
+        (Interpret, translate, "has a handler already"),
         (type(FX.StopWorkerProcess), translate, "must be a function|extends Effect"),
         (FX.StopWorkerProcess, translate, "has a handler already"),
         (Effect, translate, "extends Effect"),
