@@ -17,6 +17,7 @@ from typing import Any
 from fxcell.host import cgroups, templates
 from fxcell.host.diagnose import Facts, HostCause, diagnose
 from fxcell.host.templates import Template
+from fxcell.host.watching import CpuMeter
 from fxcell.policies.crash import DeniedSyscall, Reason, ResourceUse
 from fxcell.policies.errors import IsolationUnavailable
 from fxcell.policies.policy import Policy
@@ -81,6 +82,7 @@ class Handles:
             self._remove_group()
             raise
         self.pid, self.pidfd = spawned.pid, spawned.pidfd
+        self.meter = CpuMeter(self.pid, policy.limits, self.group)
         spin = templates.spinning_helps()
         self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)

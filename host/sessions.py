@@ -102,6 +102,10 @@ class Session:
         """The process id of the worker's supervisor, as the host sees it."""
         return self._handles.pid
 
+    def cpu_s(self) -> float:
+        """CPU seconds that the worker has used so far, with everything that it forked."""
+        return self._handles.meter.read_s()
+
     @property
     def state(self) -> str:
         """idle, busy, or ended."""
@@ -207,7 +211,7 @@ class Session:
         self._known[definition.digest] = definition
 
     def _serve_until_answer(self, number: int, deadline: float) -> Any:
-        clock = watching.CpuWatch(self._handles.pid, self.policy.limits)
+        clock = watching.CpuWatch(self._handles.meter, self.policy.limits)
         while True:
             # Asked before each message: a flood of them must not put the deadline off.
             now = time.monotonic()
