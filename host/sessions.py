@@ -30,6 +30,7 @@ from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
 from fxcell.policies.errors import (
+    DescriptorsInFlight,
     EffectDenied,
     EffectFailed,
     EncodeError,
@@ -141,7 +142,8 @@ class Session:
         """Run a value in the worker and answer its result.
 
         deadline_s: seconds; more than the policy's wall_s counts as wall_s.
-        Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped.
+        Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped,
+        DescriptorsInFlight.
         """
         packed = values.pack(value)
         with self._turn:
@@ -188,7 +190,7 @@ class Session:
         except _Verdict as verdict:
             self._name_command(packed)
             self._die(verdict.cause, memory_error=verdict.memory_error)
-        except (MessageTooLarge, EncodeError):
+        except (MessageTooLarge, EncodeError, DescriptorsInFlight):
             raise  # of the command itself, before the worker heard of it
         except BaseException:
             # Ctrl-C in the caller, or a bug of ours: the worker's state is unknown, it cannot be used again.
@@ -260,6 +262,8 @@ class Session:
             self._refuse_effect(number, refusal, deadline)
         except (EncodeError, MessageTooLarge) as error:
             self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
+        except DescriptorsInFlight as error:
+            self._refuse_effect(number, EffectFailed(effect.effect_name, "in_flight", str(error)), deadline)
         self._open_effect = None
 
     def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:
