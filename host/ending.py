@@ -108,6 +108,15 @@ class Handles:
         poller.register(self.channel.fileno(), 0)  # POLLHUP and POLLERR come unasked
         return bool(poller.poll(seconds * 1000))
 
+    @property
+    def ended(self) -> bool:
+        """True once the supervisor has ended, and with it the worker; asked of the kernel, without waiting."""
+        if self.pidfd < 0:
+            return True
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(0))
+
     def note_ended(self, message: Any) -> None:
         """Keep a report that came where another message was expected."""
         if message.which() == "ended":

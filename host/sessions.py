@@ -103,6 +103,11 @@ class Session:
         """The process id of the worker's supervisor, as the host sees it."""
         return self._handles.pid
 
+    @property
+    def lives(self) -> bool:
+        """False once the worker has ended, also one that died while no command was running and nobody was told."""
+        return not self.ended and not self._handles.ended
+
     def cpu_s(self) -> float:
         """CPU seconds that the worker has used so far, with everything that it forked."""
         return self._handles.meter.read_s()
