@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from fxcell import FX, PluginError, run, zef_function
+from fxcell import FX, PluginError, load_policy, run, zef_function
 from tests.escapes.conftest import add
 
 ETOOMANYREFS = 109
@@ -67,6 +67,48 @@ def send_one_descriptor():
     fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(channel)
     return error
+
+
+@zef_function
+def keep_memory_files():
+    """As many memory files alive at the same time as can be: those in the socket's queue are not in the table any more."""
+    import array
+    import fcntl
+    import os
+    import socket
+
+    channel = fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(3)
+    pair = sorted(socket.socketpair(), key=lambda end: end.fileno())
+    in_flight, files = 0, []
+    while True:
+        try:
+            while True:
+                files.append(os.memfd_create("file", os.MFD_CLOEXEC))
+                os.write(files[-1], b"x" * 1024)
+        except OSError:
+            pass
+        try:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", files))]
+            pair[0].sendmsg([b"x"], rights, socket.MSG_DONTWAIT)
+        except OSError:
+            break
+        in_flight += len(files)
+        while files:
+            os.close(files.pop())
+    still_open = len(files)
+    while files:
+        os.close(files.pop())
+    rights = pair[1].recvmsg(1, socket.CMSG_SPACE(4 * 64))[1]
+    back = array.array("i", rights[0][2])
+    alive = sum(os.fstat(descriptor).st_size == 1024 for descriptor in back)
+    for descriptor in back:
+        os.close(descriptor)
+    for end in pair:
+        end.close()
+    fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(channel)
+    return in_flight, still_open, alive == len(back)
 
 
 @zef_function
@@ -132,6 +174,13 @@ def test_value_too_large_for_a_frame_is_a_typed_error_and_goes_once_the_other_wo
     FX.StopWorkerProcess(process=hostile) | run
     assert len(send(victim, of_size(20 * 2**20))) == 20 * 2**20
     FX.StopWorkerProcess(process=victim) | run
+
+
+def test_memory_files_that_live_are_at_most_three_times_the_open_files(arena):
+    most = load_policy("compute").limits.open_files
+    in_flight, still_open, alive = arena.attack(keep_memory_files())
+    assert alive
+    assert most < in_flight + still_open <= 3 * most
 
 
 HOST = """
