@@ -30,7 +30,7 @@ def places() -> dict[str, cgroup.Place]:
 @functools.cache
 def _found() -> cgroup.Found:
     found = cgroup.find()
-    sweep(found.places)
+    sweep(found.places if found.counting is None else found.places | {"cpuacct": found.counting})
     return found
 
 
@@ -73,10 +73,13 @@ def group_for(limits: Limits) -> cgroup.Group | None:
     where = places()
     if not where:
         return None
+    # One process cannot lose the CPU time of ended children, and a group in one more hierarchy costs every start.
+    counting = _found().counting if limits.processes > 1 and all(p.version == 1 for p in where.values()) else None
     while True:
         name = f"fxcell-{os.getpid()}-{next(_numbers)}"
         try:
-            return cgroup.Group(where, name, memory_bytes=limits.memory_bytes, tasks=limits.processes + limits.threads)
+            tasks = limits.processes + limits.threads
+            return cgroup.Group(where, name, memory_bytes=limits.memory_bytes, tasks=tasks, counting=counting)
         except FileExistsError:
             continue  # of a killed host that had our pid
         except OSError as error:

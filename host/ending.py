@@ -17,6 +17,7 @@ from typing import Any
 from fxcell.host import cgroups, templates
 from fxcell.host.diagnose import Facts, HostCause, diagnose
 from fxcell.host.templates import Template
+from fxcell.host.watching import CpuMeter
 from fxcell.policies.crash import DeniedSyscall, Reason, ResourceUse
 from fxcell.policies.errors import IsolationUnavailable
 from fxcell.policies.policy import Policy
@@ -81,6 +82,7 @@ class Handles:
             self._remove_group()
             raise
         self.pid, self.pidfd = spawned.pid, spawned.pidfd
+        self.meter = CpuMeter(self.pid, policy.limits, self.group)
         spin = templates.spinning_helps()
         self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
@@ -105,6 +107,15 @@ class Handles:
         poller = select.poll()
         poller.register(self.channel.fileno(), 0)  # POLLHUP and POLLERR come unasked
         return bool(poller.poll(seconds * 1000))
+
+    @property
+    def ended(self) -> bool:
+        """True once the supervisor has ended, and with it the worker; asked of the kernel, without waiting."""
+        if self.pidfd < 0:
+            return True
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(0))
 
     def note_ended(self, message: Any) -> None:
         """Keep a report that came where another message was expected."""

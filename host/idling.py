@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fxcell.host.watching import cpu_s_below
-
 _LOOK_S = 1.0
 _SESSIONS_PER_S = 200
 """A look at one worker takes about 0.1 ms: at most two per cent of a CPU go into looking."""
@@ -47,7 +45,7 @@ def _serve(living: Callable[[], list[Any]]) -> None:
 def _look(sessions: list[Any], before: _Pauses) -> _Pauses:
     pauses: _Pauses = {}
     for session in sessions:
-        commands, used_s = session.commands, cpu_s_below(session.pid)
+        commands, used_s = session.commands, session.cpu_s()
         seen, base_s = before.get(session.process.id, (-1, 0.0))
         pauses[session.process.id] = (seen, base_s) if seen == commands else (commands, used_s)
         if session.busy:

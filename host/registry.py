@@ -69,7 +69,7 @@ def stop(process: WorkerProcess) -> None:
 
 
 def list_living() -> list[dict[str, Any]]:
-    """One dict per living worker, in the order they were started."""
+    """One dict per living worker, in the order they were started; a worker that died while it was idle is not in it."""
     return [
         {
             "process": session.process,
@@ -80,6 +80,7 @@ def list_living() -> list[dict[str, Any]]:
             "started_unix_s": session.started_unix_s,
         }
         for session in _living()
+        if session.lives
     ]
 
 

@@ -31,6 +31,7 @@ from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
 from fxcell.policies.errors import (
+    DescriptorsInFlight,
     EffectDenied,
     EffectFailed,
     EncodeError,
@@ -118,6 +119,15 @@ class Session:
         return self._handles.pid
 
     @property
+    def lives(self) -> bool:
+        """False once the worker has ended, also one that died while no command was running and nobody was told."""
+        return not self.ended and not self._handles.ended
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the worker has used so far, with everything that it forked."""
+        return self._handles.meter.read_s()
+
+    @property
     def state(self) -> str:
         """idle, busy, or ended."""
         return "ended" if self.ended else "busy" if self.busy else "idle"
@@ -153,7 +163,8 @@ class Session:
         """Run a value in the worker and answer its result.
 
         deadline_s: seconds; more than the policy's wall_s counts as wall_s.
-        Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped.
+        Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped,
+        DescriptorsInFlight.
         """
         packed = values.pack(value)
         with self._turn:
@@ -232,7 +243,7 @@ class Session:
         except _Verdict as verdict:
             self._name_command(packed)
             self._die(verdict.cause, memory_error=verdict.memory_error)
-        except (MessageTooLarge, EncodeError):
+        except (MessageTooLarge, EncodeError, DescriptorsInFlight):
             raise  # of the command itself, before the worker heard of it
         except BaseException:
             # Ctrl-C in the caller, or a bug of ours: the worker's state is unknown, it cannot be used again.
@@ -255,7 +266,7 @@ class Session:
         self._known[definition.digest] = definition
 
     def _serve_until_answer(self, number: int, deadline: float) -> Any:
-        clock = watching.CpuWatch(self._handles.pid, self.policy.limits)
+        clock = watching.CpuWatch(self._handles.meter, self.policy.limits)
         while True:
             # Asked before each message: a flood of them must not put the deadline off.
             now = time.monotonic()
@@ -312,6 +323,8 @@ class Session:
             _log.exception("the answer to FX.%s of worker %s cannot be sent", effect.effect_name, self.process.id)
             text = "the host's handler answered what cannot be sent; the host's log says why"
             self._refuse_effect(number, EffectFailed(effect.effect_name, "internal", text), deadline)
+        except DescriptorsInFlight as error:
+            self._refuse_effect(number, EffectFailed(effect.effect_name, "in_flight", str(error)), deadline)
         self._open_effect = None
 
     def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:

@@ -131,10 +131,20 @@ class Template:
 
         deadline: time.monotonic() seconds. Raises: WorkerCrash(start_failed), IsolationUnavailable.
         """
-        with self._turn:
-            answer = self._ask(wire.Message.new_message(spawn=None), (), deadline)
-            pidfd, channel, report = self._control.take_fds()
-            return Spawned(answer.spawned.pid, pidfd, socket.socket(fileno=channel), socket.socket(fileno=report))
+        while True:
+            with self._turn:
+                answer = self._ask(wire.Message.new_message(spawn=None), (), deadline)
+                if answer.which() == "spawned":
+                    pidfd, channel, report = self._control.take_fds()
+                    return Spawned(
+                        answer.spawned.pid, pidfd, socket.socket(fileno=channel), socket.socket(fileno=report)
+                    )
+            if time.monotonic() + wire.IN_FLIGHT_RETRY_S >= deadline:
+                raise self._failed(
+                    f"the worker could not be handed over before the start deadline: {answer.failure.message}. "
+                    f"{wire.IN_FLIGHT_CAUSE}"
+                )
+            wire.pause(wire.IN_FLIGHT_RETRY_S)
 
     def reaped(self, pid: int, deadline: float) -> Reaped | None:
         """How the supervisor with this pid ended; None when the template does not say in time, or is gone itself."""
@@ -159,7 +169,7 @@ class Template:
             raise self._failed(f"the template process ended: {self.last_words() or error}") from error
         except wire.DeadlinePassed as error:
             raise self._failed(f"the template process did not answer in time. {self.last_words()}") from error
-        if answer.which() == "failure":
+        if answer.which() == "failure" and answer.failure.kind != "in_flight":
             raise self._failure(answer.failure)
         return answer
 

@@ -17,6 +17,7 @@ FxcellError
     ├── PluginError              the plugin's code raised
     ├── EffectDenied             the policy does not grant an effect: effect, field, rule, what to add
     ├── EffectFailed             a granted effect could not be performed
+    ├── DescriptorsInFlight      the kernel takes no more descriptors from this user for now
     └── WorkerCrash              the worker died (fxcell.policies.crash)
 """
 
@@ -135,6 +136,13 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
     )
+
+
+class DescriptorsInFlight(OutcomeError):
+    """A value could not be sent because the kernel takes no descriptor from this user now (unix(7), ETOOMANYREFS).
+
+    Nothing was sent, and the worker lives: the same command can be tried again.
+    """
 
 
 class PluginError(OutcomeError):

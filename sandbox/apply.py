@@ -34,6 +34,10 @@ INSIDE_ID = 65534
 
 HOST_NAME = "worker"
 _RESERVED_BYTES = 1024**3
+_IN_FLIGHT_MARGIN = 2 * 253
+"""Descriptors that two messages sent at the same moment carry at most: SCM_MAX_FD in linux/net/scm.h."""
+_OPEN_FILES_MIN = 64
+"""What a worker gets even where its host has so few that no margin is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +156,13 @@ def limit_open_files(prepared: Prepared, worker: int) -> None:
 
     The limit on open files is also how many descriptors all processes of the user may have on their way through sockets
     when this one sends another (unix(7), ETOOMANYREFS). Any worker can have hundreds on theirs: with its own small limit
-    a new worker could not hand over its listener.
+    a new worker could not hand over its listener. What workers can have there stays below what the template and new
+    workers may: a worker's limit is below theirs by more than one message carries.
     """
-    rlimits.set_limit_of(worker, "open_files", prepared.policy.limits.open_files)
+    hard = rlimits.hard_limit("open_files")  # of the template and of new workers
+    below = hard if hard < 0 else max(hard - _IN_FLIGHT_MARGIN, _OPEN_FILES_MIN)
+    wanted = prepared.policy.limits.open_files
+    rlimits.set_limit_of(worker, "open_files", wanted if below < 0 else min(wanted, below))
 
 
 @dataclass(frozen=True, slots=True)

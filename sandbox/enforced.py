@@ -17,6 +17,7 @@ import msgspec
 
 from fxcell.policies.errors import InternalError, IsolationUnavailable
 from fxcell.policies.limits import Limits
+from fxcell.sandbox import wire
 from fxcell.sandbox.kernel import privileges, rlimits
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.syscalls import CHANNEL_FD, STACK_FD
@@ -34,7 +35,7 @@ def send_listener(line: socket.socket, listener: int, *, await_answer: bool = Fa
     # Closed whatever happens: as long as this process holds it, a call that the listener must answer would wait for ever.
     try:
         with line:
-            line.sendmsg([b"L"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+            _send_one(line, listener)
             os.close(listener)
             listener = -1
             if await_answer and not line.recvmsg(1)[0]:
@@ -42,6 +43,19 @@ def send_listener(line: socket.socket, listener: int, *, await_answer: bool = Fa
     finally:
         if listener >= 0:
             os.close(listener)
+
+
+def _send_one(line: socket.socket, descriptor: int) -> None:
+    while True:
+        try:
+            line.sendmsg([b"L"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+        except OSError as error:
+            # Descriptors of other processes of this user, which may go; the host gives up on this one at its deadline.
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            wire.pause(wire.IN_FLIGHT_RETRY_S)
+        else:
+            return
 
 
 def receive_listener(line: socket.socket) -> int | None:

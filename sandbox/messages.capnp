@@ -46,6 +46,7 @@ struct Message {
 struct Value {
   body @0 :Data;              # MessagePack
   buffers @1 :List(UInt64);   # lengths in bytes, in order, of the parts of the memfd; empty without one
+  # After a first length of 0 no memfd came: the parts are at the end of the body, where the kernel took no descriptor.
 }
 
 struct Spawned {
@@ -77,7 +78,7 @@ struct Define {
 }
 
 struct Failure {
-  kind @0 :Text;              # plugin | denied | failed | memory | isolation | setup | internal
+  kind @0 :Text;              # plugin | denied | failed | memory | isolation | setup | in_flight | internal
   typeName @1 :Text;
   message @2 :Text;
   traceback @3 :Text;

@@ -45,10 +45,10 @@ class WorkerRunner(Runner):
         with self._turn:
             if not self.command:
                 raise RuntimeError(f"FX.{effect.effect_name} was run by a thread after its command had ended")
-            self._effects_sent += 1
-            number = self._effects_sent
+            number = self._effects_sent + 1
             try:
                 self.channel.send_value("effect", number, packed)
+                self._effects_sent = number  # not for one that was too large: the host counts what it gets
                 answer = self.channel.receive()
                 kind = answer.which()
                 if answer.id != number or kind not in ("effectResult", "failure"):

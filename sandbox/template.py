@@ -11,6 +11,7 @@ with its supervisor (process 1 of its pid namespace).
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import os
@@ -28,7 +29,7 @@ from fxcell.policies import builtin
 from fxcell.policies.errors import IsolationUnavailable, KernelRefused
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import apply, plan, probe, supervisor, view, wire
-from fxcell.sandbox.kernel import namespaces, privileges
+from fxcell.sandbox.kernel import namespaces, privileges, rlimits
 
 PROCESS_NAME = "fxcell-template"
 """What ps shows; its children are fxcell-super and fxcell-worker, the newest pair of them one that waits for a host."""
@@ -48,6 +49,7 @@ def main(control_fd: int) -> None:
     options = msgspec.msgpack.decode(control.receive().open, type=dict[str, Any])
     privileges.die_with_parent(options["host_pid"])
     privileges.set_process_name(PROCESS_NAME)
+    rlimits.raise_to_hard("open_files")  # with it this process can hand workers over whatever those before have in flight
     try:
         prepared, report = _prepare(Policy.from_data(options["policy"]), options)
     except Exception as error:  # noqa: BLE001 - the host must hear of any failure
@@ -106,10 +108,10 @@ def _drop_what_workers_must_not_hold() -> None:
     _ = builtin.Print  # the vocabulary must be there before the first effect is decoded
 
 
-def _send_failure(control: wire.Channel, error: Exception) -> None:
+def _send_failure(control: wire.Channel, error: Exception, kind: str = "setup") -> None:
     message = wire.Message.new_message()
     failure = message.init("failure")
-    failure.kind = "isolation" if isinstance(error, IsolationUnavailable) else "setup"
+    failure.kind = "isolation" if isinstance(error, IsolationUnavailable) else kind
     failure.typeName = type(error).__name__
     failure.message = str(error)[:4000]
     failure.traceback = "".join(traceback.format_exception(error))[-8000:]
@@ -164,7 +166,14 @@ class _Template:
             return
         answer = wire.Message.new_message()
         answer.init("spawned").pid = spare.pid
-        self.control.send(answer, [spare.pidfd, spare.channel.fileno(), spare.report.fileno()])
+        try:
+            self.control.send(answer, [spare.pidfd, spare.channel.fileno(), spare.report.fileno()])
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            self.spare = spare  # the host asks again
+            _send_failure(self.control, error, kind="in_flight")
+            return
         spare.channel.close()
         spare.report.close()
         self.make_spare()

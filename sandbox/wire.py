@@ -11,6 +11,7 @@ WireError, before anything is allocated for them beyond the frame cap.
 from __future__ import annotations
 
 import array
+import errno
 import os
 import select
 import socket
@@ -23,7 +24,7 @@ from typing import Any
 import capnp
 
 from fxcell.policies import values
-from fxcell.policies.errors import DecodeError, MessageTooLarge
+from fxcell.policies.errors import DecodeError, DescriptorsInFlight, MessageTooLarge
 from fxcell.sandbox import value_frames
 from fxcell.sandbox.kernel import memfd
 
@@ -36,6 +37,12 @@ MAGIC = b"FXC1"
 _HEADER = struct.Struct("<4sI")
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Cap of one frame. Larger values leave the frame as sealed memory; a decoded frame costs at most about 70 times this."""
+
+_INLINE = 0
+"""As the first of a value's lengths: its buffers are at the end of its body."""
+IN_FLIGHT_PATIENCE_S = 5.0
+"""How long a value that is too large for a frame waits for the kernel to take descriptors again."""
+IN_FLIGHT_RETRY_S = 0.02
 
 FDS_MAX = 4
 _ANCILLARY_BYTES = socket.CMSG_SPACE(FDS_MAX * 4)
@@ -69,8 +76,45 @@ _SPAWNED_FDS = 3
 
 def _fds_needed(kind: str, message: Any) -> int:
     if kind in ("run", "effect", "effectResult", "result"):
-        return 1 if len(getattr(message, kind).buffers) else 0
+        lengths = getattr(message, kind).buffers
+        return 1 if len(lengths) and lengths[0] != _INLINE else 0
     return _SPAWNED_FDS if kind == "spawned" else 0
+
+
+def _value_message(kind: str, number: int, body: bytes, lengths: list[int]) -> bytes:
+    message = Message.new_message(id=number)
+    value = message.init(kind)
+    value.body = body
+    value.buffers = lengths
+    return bytes(message.to_bytes())
+
+
+def _split(whole: bytes, lengths: list[int]) -> tuple[bytes, list[memoryview]]:
+    """The body and the buffers that travelled behind it. Raises WireError."""
+    rest = len(whole) - sum(lengths)
+    if rest < 0 or min(lengths, default=0) < values.OUT_OF_BAND_BYTES:
+        raise WireError(f"a value of {len(whole)} bytes names buffers that are not in it, or that nobody sets aside")
+    return whole[:rest], _parts(memoryview(whole)[rest:], lengths)
+
+
+def _parts(whole: memoryview, lengths: list[int]) -> list[memoryview]:
+    parts, offset = [], 0
+    for length in lengths:
+        parts.append(whole[offset : offset + length])
+        offset += length
+    return parts
+
+
+IN_FLIGHT_CAUSE = (
+    "Descriptors on their way through sockets are counted for all processes of one user together: a worker of this user, "
+    "of this host or another, has sent some that nobody took; stopping it gives them back"
+)
+"""What is behind ETOOMANYREFS, for the errors that it ends in."""
+
+
+def pause(seconds: float) -> None:
+    """Wait, by a call that every worker has."""
+    select.poll().poll(seconds * 1000)
 
 
 class Channel:
@@ -151,7 +195,9 @@ class Channel:
     def send_value(self, kind: str, number: int, packed: values.Packed, deadline: float | None = None) -> None:
         """Send a `Value` message (run, effect, effectResult, result); large buffers as sealed memory.
 
-        Raises: MessageTooLarge when the value is over max_value_bytes.
+        Where the kernel takes no descriptor, they go in the frame if they fit, else it is asked again for some seconds.
+        Raises: MessageTooLarge when the value is over max_value_bytes; DescriptorsInFlight when the kernel takes no
+                descriptor within IN_FLIGHT_PATIENCE_S or before the deadline. Nothing was sent then.
         """
         if packed.total_bytes > self.max_value_bytes or len(packed.body) > FRAME_BYTES_MAX - 4096:
             raise MessageTooLarge(
@@ -161,15 +207,38 @@ class Channel:
         if not packed.buffers:
             self._send_body(value_frames.encode(kind, number, packed.body), (), deadline)
             return
-        message = Message.new_message(id=number)
-        value = message.init(kind)
-        value.body = packed.body
-        value.buffers = [buffer.nbytes for buffer in packed.buffers]
+        lengths = [buffer.nbytes for buffer in packed.buffers]
+        body = _value_message(kind, number, packed.body, lengths)
         descriptor = memfd.create(packed.buffers)
         try:
-            self.send(message, [descriptor], deadline)
+            if self._send_sealed(body, descriptor, deadline):
+                return
+            if packed.total_bytes + 8 * len(lengths) <= FRAME_BYTES_MAX - 4096:
+                whole = b"".join((packed.body, *packed.buffers))
+                self._send_body(_value_message(kind, number, whole, [_INLINE, *lengths]), (), deadline)
+                return
+            end = time.monotonic() + IN_FLIGHT_PATIENCE_S
+            end = end if deadline is None else min(end, deadline)
+            while time.monotonic() < end:
+                pause(IN_FLIGHT_RETRY_S)
+                if self._send_sealed(body, descriptor, deadline):
+                    return
         finally:
             os.close(descriptor)
+        raise DescriptorsInFlight(
+            f"a value of {packed.total_bytes} bytes could not be sent: {os.strerror(errno.ETOOMANYREFS)}. {IN_FLIGHT_CAUSE}; "
+            f"values of up to {FRAME_BYTES_MAX - 4096} bytes go all the same"
+        )
+
+    def _send_sealed(self, body: bytes, descriptor: int, deadline: float | None) -> bool:
+        """Send a frame with a descriptor; False when the kernel took neither."""
+        try:
+            self._send_body(body, [descriptor], deadline)
+        except OSError as error:
+            if error.errno != errno.ETOOMANYREFS:
+                raise
+            return False
+        return True
 
     # --- receiving
 
@@ -221,7 +290,11 @@ class Channel:
         if len(body) > self.max_value_bytes:
             raise WireError(f"a value of {len(body)} bytes is over the cap of {self.max_value_bytes} bytes")
         try:
-            return values.decode_value(body, allow_calls=allow_calls, buffers=self._buffers(lengths, len(body)))
+            if lengths and lengths[0] == _INLINE:
+                body, buffers = _split(body, lengths[1:])
+            else:
+                buffers = self._buffers(lengths, len(body))
+            return values.decode_value(body, allow_calls=allow_calls, buffers=buffers)
         except DecodeError as error:
             raise WireError(str(error)) from error
 
@@ -260,11 +333,7 @@ class Channel:
             whole = memfd.map_sealed(self.received_fds[0], size_bytes=total)
         finally:
             self.drop_fds()
-        parts, offset = [], 0
-        for length in lengths:
-            parts.append(whole[offset : offset + length])
-            offset += length
-        return parts
+        return _parts(whole, lengths)
 
     def _need(self, count: int, deadline: float | None, *, first: bool = False) -> None:
         """Have at least count unread bytes in the buffer."""

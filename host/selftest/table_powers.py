@@ -176,7 +176,7 @@ PRIVILEGES = (
         granted_by="writable_code", x86_only=True,
     ),
     Attack(
-        "int_0x80", "privileges", "makes a 32-bit system call", "kernel.call_32_bit", _FILTER,
+        "int_0x80", "privileges", "makes a 32-bit system call, by code it maps from a memory file", "kernel.call_32_bit", _FILTER,
         ends=STOPPED | {"signal"}, x86_only=True,
     ),
     Attack(

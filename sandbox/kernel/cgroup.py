@@ -31,10 +31,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """places: controller -> where it can be used. missing: controller -> why it cannot be used anywhere."""
+    """places: controller -> where it can be used. missing: controller -> why it cannot be used anywhere.
+
+    counting: where version 1 counts the CPU time of groups, if anywhere; every group of version 2 does.
+    """
 
     places: dict[str, Place]
     missing: dict[str, str]
+    counting: Place | None
 
 
 def find() -> Found:
@@ -54,10 +58,12 @@ def find() -> Found:
             else:
                 places[controller] = Place(controller, version, folder)
                 del missing[controller]
-    return Found(places, missing)
+    counting = [folder for version, folder, _ in _hierarchies(("cpuacct",)) if version == 1]
+    usable = counting and not _refusal(counting[0], cgroup_v1.CPU_TIME_FILE)
+    return Found(places, missing, Place("cpuacct", 1, counting[0]) if usable else None)
 
 
-def _hierarchies() -> list[tuple[int, str, tuple[str, ...]]]:
+def _hierarchies(wanted: tuple[str, ...] = CONTROLLERS) -> list[tuple[int, str, tuple[str, ...]]]:
     """(version, the group there that this process may divide, controllers it may have), as mounted."""
     own = _own_groups()
     found = []
@@ -68,7 +74,7 @@ def _hierarchies() -> list[tuple[int, str, tuple[str, ...]]]:
         if kind not in ("cgroup", "cgroup2"):
             continue
         version = 2 if kind == "cgroup2" else 1
-        controllers = CONTROLLERS if version == 2 else tuple(c for c in CONTROLLERS if c in options.split(","))
+        controllers = wanted if version == 2 else tuple(c for c in wanted if c in options.split(","))
         group = own.get("" if version == 2 else controllers[0]) if controllers else None
         if group is not None:
             folder = os.path.normpath(mount_point + "/" + group.removeprefix("" if root == "/" else root))
@@ -85,23 +91,27 @@ def _own_groups() -> dict[str, str]:
     return groups
 
 
-def _refusal(folder: str, limit_file: str) -> str:
-    """Why a group made here could not be limited; "" when it can."""
+def _refusal(folder: str, file: str) -> str:
+    """Why a group made here could not be limited or counted by this file; "" when it can."""
     try:
         trial = tempfile.mkdtemp(prefix=f"fxcell-{os.getpid()}-trial-", dir=folder)
     except OSError as error:
         return f"no group can be made in {folder}: {error.strerror}"
     try:
-        return "" if os.access(f"{trial}/{limit_file}", os.W_OK) else f"a group made in {folder} has no {limit_file}"
+        return "" if os.access(f"{trial}/{file}", os.W_OK) else f"a group made in {folder} has no {file}"
     finally:
         os.rmdir(trial)
 
 
 class Group:
-    """One group of processes with limits on memory and tasks, over one or two hierarchies."""
+    """One group of processes with limits on memory and tasks, over one to three hierarchies."""
 
-    def __init__(self, where: dict[str, Place], name: str, *, memory_bytes: int, tasks: int) -> None:
+    def __init__(
+        self, where: dict[str, Place], name: str, *, memory_bytes: int, tasks: int, counting: Place | None = None
+    ) -> None:
         """Make it and set the limits.
+
+        counting: where version 1 counts CPU time; not needed where `where` is of version 2, nor for a single process.
 
         Raises: OSError - it could not be made or limited; nothing is left then. FileExistsError - never taken over: the
         counts of somebody else's group would speak of this worker.
@@ -110,7 +120,7 @@ class Group:
         self._memory = _VERSIONS[where["memory"].version if "memory" in where else 1]
         self._v2 = {f"{place.folder}/{name}" for place in where.values() if place.version == 2}
         try:
-            for controller, place in where.items():
+            for controller, place in (where if counting is None else where | {counting.controller: counting}).items():
                 path = f"{place.folder}/{name}"
                 if path not in self._paths.values():  # v2, and v1 with both controllers in one hierarchy: one group
                     os.mkdir(path, 0o755)
@@ -143,6 +153,12 @@ class Group:
         if "memory" not in self._paths:
             return 0
         return int(self._memory.peak_bytes(self._paths["memory"]))
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds of everything that was ever in the group; None where it is not counted."""
+        if self._v2:
+            return cgroup_v2.cpu_s(min(self._v2))
+        return cgroup_v1.cpu_s(self._paths["cpuacct"]) if "cpuacct" in self._paths else None
 
     def members(self) -> list[int]:
         """The process ids in the group, as this process sees them."""

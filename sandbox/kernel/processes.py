@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -54,10 +55,18 @@ def tasks_of(pid: int) -> int:
 def children_of(pid: int) -> list[int]:
     """The processes that a process forked and that have not been reaped, as this process sees them.
 
+    Each thread has a list of its own: what another thread than the first forked is not in the list of the first.
     Source: proc_pid_task(5), /proc/PID/task/TID/children, Linux 3.5 with CONFIG_PROC_CHILDREN.
     """
+    found: list[int] = []
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+        threads = os.listdir(f"/proc/{pid}/task")
     except (FileNotFoundError, ProcessLookupError):
-        return []
+        return found
+    for thread in threads:
+        with (
+            contextlib.suppress(FileNotFoundError, ProcessLookupError),
+            open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file,
+        ):
+            found += map(int, file.read().split())
+    return found

@@ -35,6 +35,12 @@ def set_limit(kind: str, soft: int, hard: int) -> None:
         raise KernelRefused(f"set the limit {kind} to {soft}", getattr(error, "errno", 0) or 0, "setrlimit") from error
 
 
+def raise_to_hard(kind: str) -> None:
+    """Raise this process's soft limit to its hard one."""
+    _, hard = resource.getrlimit(KINDS[kind])
+    resource.setrlimit(KINDS[kind], (hard, hard))
+
+
 def set_limit_of(pid: int, kind: str, value: int) -> None:
     """Lower one limit, soft and hard, of another process of the same user.
 
@@ -47,6 +53,11 @@ def set_limit_of(pid: int, kind: str, value: int) -> None:
         resource.prlimit(pid, KINDS[kind], (value, value))
     except OSError as error:
         raise KernelRefused(f"set the limit {kind} of the worker to {value}", error.errno or 0, "prlimit") from error
+
+
+def hard_limit(kind: str) -> int:
+    """The present hard limit, or -1 for none."""
+    return resource.getrlimit(KINDS[kind])[1]
 
 
 def get_limit(kind: str) -> int:

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -187,6 +188,22 @@ def test_what_the_policy_grants_is_told_and_not_held_against_it():
         "fork", "daemon", "written_code", "kill_parent", "kill_everybody",
     }  # fmt: skip
     assert {"fork", "daemon"} <= {row.attack.name for row in tried.rows if row.verdict == judgement.GRANTED}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="calls of other architectures are x86-64's")
+@pytest.mark.parametrize("profile", ["compute", "strict"])
+def test_rows_show_what_they_name_and_not_a_refusal_on_the_way_there(profile):
+    """Each of these once held for a reason of its own: a wrong id, memory that could not be made code."""
+    names = ("changing_memory", "x32", "int_0x80")
+    tried = trial.perform(load_policy(profile), [attack for attack in ATTACKS if attack.name in names])
+    rows = {row.attack.name: row for row in tried.rows}
+    assert {name: row.verdict for name, row in rows.items()} == dict.fromkeys(names, judgement.HELD)
+    assert "lacks seals" in rows["changing_memory"].detail
+    assert "SIGSYS" in rows["x32"].detail
+    if profile == "compute":
+        assert "SIGSYS" in rows["int_0x80"].detail
+    else:  # strict has no code of its own to make it by
+        assert rows["int_0x80"].detail == "map the code of it: EACCES"
 
 
 def test_progress_names_every_attack():

@@ -438,10 +438,36 @@ def test_descriptor_that_is_no_sealed_memory_is_refused(pair, kind, tmp_path):
         use(pair.channel, pair.receive(value_frame([65536]), fds[:1]))
 
 
-@pytest.mark.parametrize("lengths", [[0], [0, 65536], [2**63, 2**63], [2**64 - 1], [200 * MiB]])
+@pytest.mark.parametrize("lengths", [[65536, 0], [2**63, 2**63], [2**64 - 1], [200 * MiB]])
 def test_lengths_of_nothing_and_over_the_cap_are_refused(pair, lengths):
     with opened(memory(65536)) as fds, pytest.raises(wire.WireError, match=r"cap|bytes"):
         use(pair.channel, pair.receive(value_frame(lengths), fds))
+
+
+# --- buffers behind the body, where the kernel takes no descriptor
+
+
+def test_buffers_behind_the_body_are_the_value_that_sealed_memory_would_give(pair):
+    packed = values.pack([b"a" * 65536, "between", b"b" * 70000])
+    body = b"".join((packed.body, *packed.buffers))
+    message = pair.receive(frame(message_bytes("result", id=1, body=body, buffers=[0, 65536, 70000])))
+    value = pair.channel.value_of(message.result, allow_calls=False)
+    assert value == [b"a" * 65536, "between", b"b" * 70000]
+
+
+@pytest.mark.parametrize(
+    "lengths", [[0], [0, 0], [0, 65535], [0, 65536, 65536], [0, 2**64 - 1], [0, 2**63, 2**63], [0, 65536, 1], [0] * 100_000]
+)
+def test_lengths_of_what_is_not_behind_the_body_or_too_short_to_be_there_are_refused(pair, lengths):
+    body = values.pack(b"x" * 65536).body + b"x" * 65536
+    with pytest.raises(wire.WireError, match="names buffers"):
+        use(pair.channel, pair.receive(frame(message_bytes("result", id=1, body=body, buffers=lengths))))
+
+
+def test_buffers_behind_the_body_and_a_descriptor_beside_it_are_refused(pair):
+    body = values.pack(b"x" * 65536).body + b"x" * 65536
+    with opened(memory(65536)) as fds, pytest.raises(wire.WireError, match="needs 0"):
+        use(pair.channel, pair.receive(frame(message_bytes("result", id=1, body=body, buffers=[0, 65536])), fds))
 
 
 # --- the cap of values

@@ -42,12 +42,12 @@ def changing_memory(do: Any) -> None:
     """Send a result in memory that it could still change while the host reads."""
     from fxcell.sandbox import wire
 
+    runner: Any = run
     descriptor = os.memfd_create("unsealed")
     os.write(descriptor, bytes(100_000))
-    message = wire.Message.new_message(id=1)
+    message = wire.Message.new_message(id=runner.command)  # the right answer to what was asked, but for the seals
     value = message.init("result")
     value.body, value.buffers = b"\xc0", [100_000]
-    runner: Any = run
     runner.channel.send(message, [descriptor])
     time.sleep(3600)
     do.did.append("believed")
