@@ -19,6 +19,7 @@ import msgspec
 from fxcell.policies import hash_flood
 from fxcell.policies.errors import DecodeError
 from fxcell.policies.hash_flood import Guard
+from fxcell.policies.names import short
 from fxcell.policies.value_types import EXACT_DTYPE, MAX_DEPTH, PARTS, PLAIN, SCALARS, Ext, is_plain
 
 _REGISTERED_DECODERS: dict[Ext, Callable[[Any, bool], object]] = {}
@@ -198,12 +199,12 @@ def _decode_array(number: int, data: memoryview, buffers: _Buffers | None) -> An
     parts = msgspec.msgpack.Decoder(ext_hook=keep_view).decode(data)
     dtype, shape, buffer = parts
     if type(dtype) is not str or not EXACT_DTYPE.fullmatch(dtype):
-        raise DecodeError(f"array dtype {dtype!r:.40} is not one that travels")
+        raise DecodeError(f"array dtype {short(dtype)} is not one that travels")
     if len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
-        raise DecodeError(f"array shape {shape!r:.80} is not a list of lengths")
+        raise DecodeError(f"array shape {short(shape)} is not a list of lengths")
     kind = numpy.dtype(dtype)
     if kind.itemsize * math.prod(shape) != memoryview(buffer).nbytes:
-        raise DecodeError(f"array of shape {shape} and dtype {dtype} does not fit its {len(buffer)} bytes")
+        raise DecodeError(f"array of shape {short(shape)} and dtype {dtype} does not fit its {len(buffer)} bytes")
     array = numpy.frombuffer(buffer, dtype=kind).reshape(shape) if len(buffer) else numpy.empty(shape, dtype=kind)
     return array[()] if number == Ext.NUMPY_SCALAR else array
 

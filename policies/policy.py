@@ -104,6 +104,9 @@ class Policy:
             if found:
                 raise PolicyError(f"without effect: {what}", at=tuple(key.split(".")))
 
+    def _shown(self) -> tuple[str, list[tuple[str, Any]], str]:
+        return "<Policy ", [("", self.name)], ">"
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256, in hex, of what the policy allows: the same in every process, for every order of keys."""

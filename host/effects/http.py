@@ -31,6 +31,7 @@ from fxcell.policies import rules, targets
 from fxcell.policies.builtin import HTTPRequest
 from fxcell.policies.errors import EffectFailed
 from fxcell.policies.http_rule import HTTPRule
+from fxcell.policies.names import short
 
 MAX_REDIRECTS = 5
 MAX_LOCATION_CHARACTERS = targets.MAX_URL_CHARACTERS
@@ -71,7 +72,7 @@ class HTTPClient:
         if not (effect.timeout_s > 0 and math.isfinite(effect.timeout_s)):
             raise _bad_request(f"timeout_s must be more than 0 and finite, not {effect.timeout_s}")
         if not _METHOD.fullmatch(effect.method) or effect.method in _NEVER_METHODS:
-            raise _bad_request(f"{effect.method!r:.40} is not a method that can be asked for")
+            raise _bad_request(f"{short(effect.method)} is not a method that can be asked for")
         pace = pace_of(effect, context, effect.timeout_s)
         allowance = _allowance(context)
         for _ in range(1 + MAX_REDIRECTS):

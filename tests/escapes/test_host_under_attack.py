@@ -2,6 +2,7 @@
 
 import gc
 import time
+import tracemalloc
 
 import pytest
 
@@ -233,3 +234,66 @@ def test_all_of_it_leaves_nothing_behind():
     with assert_nothing_left():
         process = FX.StartWorkerProcess() | run
         send(process, flood_the_stack_pipe())
+
+
+@zef_function
+def print_wrapped(kind):
+    large = b"\x01" * (48 << 20)
+    values = {"tuple": (large,), "set": {large}, "effect": FX.Print(content=large), "key": {large: 1}}
+    FX.Print(content=values[kind]) | run
+
+
+@zef_function
+def build_an_effect_with_a_wrong_field():
+    import struct
+    import time
+
+    import msgspec
+
+    import fxcell
+    from fxcell.sandbox import wire
+    from fxcell.sandbox.kernel import memfd
+
+    large = b"\x01" * (48 << 20)
+    buffer = msgspec.msgpack.Ext(17, struct.pack("<I", 0))
+    wrapped = msgspec.msgpack.Ext(3, msgspec.msgpack.encode([buffer]))
+    parts = msgspec.msgpack.encode(["Sleep", {"seconds": wrapped}])
+    message = wire.Message.new_message(id=fxcell.run._effects_sent + 1)
+    value = message.init("effect")
+    value.body = msgspec.msgpack.encode(msgspec.msgpack.Ext(1, parts))
+    value.buffers = [len(large)]
+    fxcell.run.channel.send(message, [memfd.create([memoryview(large)])])
+    time.sleep(60)
+
+
+def host_peak_bytes(work):
+    """What this process allocated in Python's own memory while `work` ran, at most."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        outcome = work()
+        return tracemalloc.get_traced_memory()[1], outcome
+    finally:
+        tracemalloc.stop()
+
+
+def test_control_whole_text_of_48_mebibytes_in_a_tuple_takes_four_times_as_much():
+    assert host_peak_bytes(lambda: str((b"\x01" * (48 << 20),)))[0] > 4 * 48 << 20
+
+
+@pytest.mark.parametrize("kind", ["tuple", "set", "effect", "key"])
+def test_printing_48_mebibytes_in_a_container_costs_the_host_no_text_of_them(worker, capsys, kind):
+    peak, outcome = host_peak_bytes(lambda: send(worker, print_wrapped(kind)))
+    assert outcome is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(" [cut]")
+    assert peak < 120 << 20  # the value itself, received; its text is 200 MB
+
+
+def test_error_text_about_48_mebibytes_in_a_tuple_costs_the_host_no_text_of_them(worker):
+    peak, outcome = host_peak_bytes(lambda: send(worker, build_an_effect_with_a_wrong_field()))
+    assert outcome.reason is Reason.PROTOCOL_VIOLATION
+    assert "FX.Sleep.seconds must be float, got tuple (b'" in outcome.detail
+    assert peak < 120 << 20
+    del outcome
+    gc.collect()
