@@ -17,6 +17,7 @@ from typing import Any
 from fxcell.host import cgroups, templates
 from fxcell.host.diagnose import Facts, HostCause, diagnose
 from fxcell.host.templates import Template
+from fxcell.policies import decoded_size
 from fxcell.policies.crash import DeniedSyscall, Reason, ResourceUse
 from fxcell.policies.errors import IsolationUnavailable
 from fxcell.policies.policy import Policy
@@ -83,6 +84,7 @@ class Handles:
         self.pid, self.pidfd = spawned.pid, spawned.pidfd
         spin = templates.spinning_helps()
         self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
+        self.channel.decoded_bytes_max = decoded_size.budget_bytes(policy.limits.memory_bytes)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
 
     def enter_cgroup(self) -> None:

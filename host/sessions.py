@@ -168,7 +168,10 @@ class Session:
             message = self._serve_until_answer(number, deadline)
             self.outputs.end_command()
             if message.which() == "result":
-                return self.channel.value_of(message.result, allow_calls=False)
+                result = self.channel.value_of(message.result, allow_calls=False)
+                if time.monotonic() >= deadline:  # what is slow to decode must not be a way around it
+                    raise wire.DeadlinePassed
+                return result
             failure = self._failure(message.failure)
         except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError) as closed:
             self._name_command(packed)

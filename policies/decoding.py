@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from fxcell.policies import hash_flood
+from fxcell.policies import decoded_size, hash_flood
 from fxcell.policies.errors import DecodeError
 from fxcell.policies.hash_flood import Guard
 from fxcell.policies.names import short
@@ -46,18 +46,26 @@ class _Buffers:
         return buffer
 
 
-def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequence[memoryview] = ()) -> Any:
+def decode_value(
+    data: bytes | memoryview,
+    *,
+    allow_calls: bool,
+    buffers: Sequence[memoryview] = (),
+    budget_bytes: int = decoded_size.BUDGET_MAX_BYTES,
+) -> Any:
     """Decode bytes that may come from an enemy into plain values.
 
     allow_calls: False for everything a worker sent; a call in the data is then an error.
     buffers:     what `pack` set aside, in order; bytes are copied out of them, arrays are read-only views.
-    Raises: DecodeError - malformed data, unknown extension, nesting beyond limits, a value its type refuses.
+    budget_bytes: memory that a value which may hold no calls may take, buffers aside.
+    Raises: DecodeError - malformed data, unknown extension, nesting or memory beyond limits, a value its type refuses.
     """
     guard = None
     if not allow_calls:
         if not buffers and (effect := _plain_effect(data)) is not None:
             return effect
-        hash_flood.check_density(data)
+        hash_flood.check_depth(data)
+        decoded_size.check(data, budget_bytes)
         guard = Guard()
     value = _decode(data, allow_calls, _Buffers(buffers) if buffers else None, guard)
     # A level takes a byte at least. msgspec's own limit is the C stack, far over what Python code can walk.

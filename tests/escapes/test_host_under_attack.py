@@ -8,6 +8,7 @@ import pytest
 
 from fxcell import *
 from fxcell.host import idling, registry, sessions
+from fxcell.policies import decoding, values
 from fxcell.policies.limits import Limits
 from tests.leaks import assert_nothing_left
 
@@ -297,3 +298,50 @@ def test_error_text_about_48_mebibytes_in_a_tuple_costs_the_host_no_text_of_them
     assert peak < 120 << 20
     del outcome
     gc.collect()
+
+
+@zef_function
+def answer_with_bytes(unit, mebibytes):
+    """Write a result by hand: a list of one piece of MessagePack again and again."""
+    import os
+    import struct
+    import time
+
+    import fxcell
+    from fxcell.sandbox import value_frames
+
+    count = (mebibytes * 2**20 - 4101) // len(unit)
+    frame = value_frames.encode("result", fxcell.run.command, b"\xdd" + struct.pack(">I", count) + unit * count)
+    left = memoryview(b"FXC1" + struct.pack("<I", len(frame)) + frame)
+    while left:
+        left = left[os.write(3, left) :]
+    time.sleep(60)
+
+
+def test_result_of_five_million_tables_is_refused_and_not_built(worker):
+    peak, outcome = host_peak_bytes(lambda: send(worker, answer_with_bytes(b"\x81\x00\x00", 16)))
+    assert outcome.reason is Reason.PROTOCOL_VIOLATION
+    assert "512 MiB once it is decoded" in outcome.detail
+    assert peak < 100 << 20  # built, it takes 1.4 GB
+
+
+def test_control_result_of_a_hundred_thousand_tables_made_by_hand_arrives(worker):
+    outcome = send(worker, answer_with_bytes(b"\x81\x00\x00", 1))
+    assert len(outcome) == (2**20 - 4101) // 3
+
+
+def test_result_decoded_after_the_deadline_is_no_success(worker, monkeypatch):
+    # The clock jumps while a result is decoded, so that nothing depends on how fast this machine is.
+    real = decoding.decode_value
+    late = [0.0]
+
+    def slow(*arguments, **named):
+        late[0] = 3600.0
+        return real(*arguments, **named)
+
+    clock = time.monotonic
+    monkeypatch.setattr(values, "decode_value", slow)
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: clock() + late[0])
+    outcome = send(worker, answer("x"), deadline_s=30)
+    monkeypatch.undo()
+    assert outcome.reason is Reason.DEADLINE
