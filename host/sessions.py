@@ -15,6 +15,7 @@ import itertools
 import os
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import capnp
@@ -156,6 +157,20 @@ class Session:
                 self.busy = False
 
     def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+        answer = self._answer(packed, deadline, seconds)
+        if type(answer) is _Failure:
+            # Without a name here: an exception that its own traceback leads to keeps everything alive that it leads to.
+            raise answer.exceptions.pop()
+        if type(answer) is _Verdict:
+            self._name_command(packed)
+            self._die(answer.cause, mid_frame=answer.mid_frame, memory_error=answer.memory_error)
+        return answer
+
+    def _answer(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+        """The command's result, or how it failed, as a value.
+
+        What is raised to the caller is raised elsewhere: no frame that held a message or a refused value goes with it.
+        """
         # Not to be guessed: nothing that an earlier command left behind can answer this one before it is sent.
         number = int.from_bytes(os.urandom(8), "little") >> 1
         self.broker.begin_command()
@@ -172,21 +187,17 @@ class Session:
                 if time.monotonic() >= deadline:  # what is slow to decode must not be a way around it
                     raise wire.DeadlinePassed
                 return result
-            failure = self._failure(message.failure)
+            return _Failure([self._failure(message.failure)])
         except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError) as closed:
-            self._name_command(packed)
-            self._die(None, mid_frame=getattr(closed, "mid_frame", False))
+            return _Verdict(None, mid_frame=getattr(closed, "mid_frame", False))
         except (wire.WireError, capnp.KjException, UnicodeError) as error:
             # Fields are read when they are asked for: a bad pointer in one shows only then.
-            self._name_command(packed)
-            self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"{error!s:.300}"))
+            return _Verdict(HostCause(Reason.PROTOCOL_VIOLATION, f"{error!s:.300}"))
         except wire.DeadlinePassed:
-            self._name_command(packed)
             stopped = "; the worker is stopped (SIGSTOP)" if watching.is_stopped(self._handles.pid) else ""
-            self._die(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s{stopped}"))
-        except _Verdict as verdict:
-            self._name_command(packed)
-            self._die(verdict.cause, memory_error=verdict.memory_error)
+            return _Verdict(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s{stopped}"))
+        except _Ended as ended:
+            return ended.verdict
         except (MessageTooLarge, EncodeError):
             raise  # of the command itself, before the worker heard of it
         except BaseException:
@@ -194,7 +205,6 @@ class Session:
             with contextlib.suppress(WorkerCrash):
                 self._die(HostCause(Reason.STOPPED, "the caller was interrupted"))
             raise
-        raise failure
 
     def _define(self, definition: Definition, deadline: float) -> None:
         if definition.digest in self._known:
@@ -217,7 +227,7 @@ class Session:
             if now >= deadline:
                 raise wire.DeadlinePassed
             if now >= clock.next_look and (used := clock.look()) is not None:
-                raise _Verdict(HostCause(Reason.CPU_LIMIT, used))
+                raise _Ended(_Verdict(HostCause(Reason.CPU_LIMIT, used)))
             try:
                 message = self.channel.receive(min(deadline, clock.next_look))
             except wire.DeadlinePassed:
@@ -231,12 +241,8 @@ class Session:
                 self._effect(message, deadline)
             elif kind == "output":
                 if not self.outputs.add(message.output.stream, message.output.data):
-                    raise _Verdict(
-                        HostCause(
-                            Reason.OUTPUT_LIMIT,
-                            f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output",
-                        )
-                    )
+                    what = f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output"
+                    raise _Ended(_Verdict(HostCause(Reason.OUTPUT_LIMIT, what)))
             else:
                 raise wire.WireError(f"the worker sent {kind}, which only hosts send")
 
@@ -267,6 +273,8 @@ class Session:
         failure.kind = "denied" if isinstance(refusal, EffectDenied) else "failed"
         if isinstance(refusal, EffectFailed):
             self._last_failure = refusal
+        # It is kept, and the frames of its traceback hold the effect, of whatever size.
+        refusal.__traceback__ = refusal.__cause__ = refusal.__context__ = None
         details = {key: value for key, value in vars(refusal).items() if isinstance(value, str | None)}
         failure.details = msgspec.msgpack.encode(details)
         self.channel.send(message, deadline=deadline)
@@ -275,7 +283,7 @@ class Session:
         """The outcome that a worker reports, as the exception that the caller gets."""
         kind, type_name = str(failure.kind), str(failure.typeName)
         if kind == "memory":
-            raise _Verdict(None, memory_error=True)
+            raise _Ended(_Verdict(None, memory_error=True))
         # What was denied or failed is told from our own record: the worker could say anything.
         if kind == "denied" and self.broker.last_denial is not None:
             return self.broker.last_denial
@@ -329,19 +337,33 @@ class Session:
             policy=self.policy.digest[:12],
             layers=self.layers,
         )
-        crash = WorkerCrash(end.reason, end.detail, evidence)
-        self.ended = f"it crashed ({crash})"
-        raise crash
+        self.ended = f"it crashed ({WorkerCrash(end.reason, end.detail, evidence)})"
+        raise WorkerCrash(end.reason, end.detail, evidence)
 
     def _name_command(self, packed: values.Packed) -> None:
         self._command_digest = hashlib.sha256(packed.body).hexdigest()[:12]
         self._plugin_digest = ",".join(digest[:12] for digest in packed.definitions)
 
 
-class _Verdict(Exception):
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """How a command ended its worker, as far as it was seen from the channel."""
+
+    cause: HostCause | None
+    mid_frame: bool = False
+    memory_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An outcome that its worker survives, to be raised once: the exception is taken out then."""
+
+    exceptions: list[Exception]
+
+
+class _Ended(Exception):
     """The host decided to end the worker: not an error of anybody's code."""
 
-    def __init__(self, cause: HostCause | None, *, memory_error: bool = False) -> None:
-        super().__init__(cause.detail if cause else "out of memory")
-        self.cause = cause
-        self.memory_error = memory_error
+    def __init__(self, verdict: _Verdict) -> None:
+        super().__init__()
+        self.verdict = verdict

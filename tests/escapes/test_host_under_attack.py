@@ -1,8 +1,10 @@
 """Plugins that go for the host process itself: its time, its memory, its judgement. Found by attacking, kept as tests."""
 
+import contextlib
 import gc
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -296,8 +298,6 @@ def test_error_text_about_48_mebibytes_in_a_tuple_costs_the_host_no_text_of_them
     assert outcome.reason is Reason.PROTOCOL_VIOLATION
     assert "FX.Sleep.seconds must be float, got tuple (b'" in outcome.detail
     assert peak < 120 << 20
-    del outcome
-    gc.collect()
 
 
 @zef_function
@@ -345,3 +345,84 @@ def test_result_decoded_after_the_deadline_is_no_success(worker, monkeypatch):
     outcome = send(worker, answer("x"), deadline_s=30)
     monkeypatch.undo()
     assert outcome.reason is Reason.DEADLINE
+
+
+@zef_function
+def ask_for_a_large_path():
+    FX.ReadFile(path="/" + "x" * (8 << 20)) | run
+
+
+@zef_function
+def answer_with_a_call():
+    """A large value, and at its end what the host refuses: all before it has been built by then."""
+    import os
+    import struct
+    import time
+
+    import fxcell
+    from fxcell.sandbox import value_frames
+
+    body = b"\xdd" + struct.pack(">I", 1_000_001) + b"\xcd\xff\xff" * 1_000_000 + b"\xc7\x01\x02\x90"
+    frame = value_frames.encode("result", fxcell.run.command, body)
+    left = memoryview(b"FXC1" + struct.pack("<I", len(frame)) + frame)
+    while left:
+        left = left[os.write(3, left) :]
+    time.sleep(60)
+
+
+REFUSED = {
+    "wrong field": build_an_effect_with_a_wrong_field,
+    "forbidden value": answer_with_a_call,
+    "denied effect": ask_for_a_large_path,
+    "broken result": lambda: answer_with_bytes(b"\xc1", 15),
+}
+
+
+@pytest.fixture
+def no_garbage_collection():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+
+
+@pytest.mark.parametrize("attack", REFUSED.values(), ids=REFUSED)
+@pytest.mark.usefixtures("no_garbage_collection")
+def test_refused_value_is_freed_at_once_even_while_the_outcome_is_kept(attack):
+    kept = []
+
+    def crash():
+        process = FX.StartWorkerProcess() | run
+        kept.append(send(process, attack()))
+        FX.StopWorkerProcess(process=process) | run
+
+    crash()  # what is imported and remembered at the first time is not the value
+    tracemalloc.start()
+    before = open_memory_files(), tracemalloc.get_traced_memory()[0]
+    for _ in range(3):
+        crash()
+    held = tracemalloc.get_traced_memory()[0] - before[1]
+    tracemalloc.stop()
+    assert open_memory_files() == before[0]
+    assert held < 1 << 20
+    assert {type(outcome) for outcome in kept} <= {WorkerCrash, EffectDenied}
+    assert [outcome.__context__ for outcome in kept] == [None] * 4
+
+
+def test_control_exception_that_a_frame_of_its_own_traceback_names_keeps_its_value(no_garbage_collection):
+    def fail():
+        value = b"x" * (8 << 20)
+        error = ValueError(len(value))
+        raise error
+
+    tracemalloc.start()
+    with contextlib.suppress(ValueError):
+        fail()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held > 8 << 20
+
+
+def open_memory_files():
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:fxcell" in line]
