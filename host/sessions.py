@@ -174,6 +174,7 @@ class Session:
         # Not to be guessed: nothing that an earlier command left behind can answer this one before it is sent.
         number = int.from_bytes(os.urandom(8), "little") >> 1
         self.broker.begin_command()
+        self._handles.begin_command()
         self._last_failure = None
         self._command_digest, self._plugin_digest = "", ""
         try:

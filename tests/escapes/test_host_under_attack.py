@@ -135,7 +135,9 @@ def flood_the_stack_pipe():
 
 
 def test_flood_of_the_stack_pipe_is_output_limit(worker):
-    assert send(worker, flood_the_stack_pipe()).reason is Reason.OUTPUT_LIMIT
+    crash = send(worker, flood_the_stack_pipe())
+    assert crash.reason is Reason.OUTPUT_LIMIT
+    assert "pipe for its Python stack (descriptor 5)" in crash.detail
 
 
 @zef_function
