@@ -241,6 +241,8 @@ class Session:
             if kind == "effect":
                 self._effect(message, deadline)
             elif kind == "output":
+                if not message.output.data:  # it would count against no limit, and be work all the same
+                    raise wire.WireError("the worker sent an output message without output")
                 if not self.outputs.add(message.output.stream, message.output.data):
                     what = f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output"
                     raise _Ended(_Verdict(HostCause(Reason.OUTPUT_LIMIT, what)))

@@ -46,12 +46,14 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s_below(supervisor_pid: int) -> float:
-    """CPU seconds of everything a supervisor has below it, ended children included; 0 once it is gone.
+    """CPU seconds of a supervisor and everything below it, ended children included; 0 once it is gone.
+
+    Its own are what its worker makes it do: answer refused calls, read pipes.
 
     Source: proc_pid_stat(5), fields utime, stime, cutime, cstime.
     """
     total = 0.0
-    left = processes.children_of(supervisor_pid)
+    left = [supervisor_pid]
     while left:
         pid = left.pop()
         try:
