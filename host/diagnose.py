@@ -12,6 +12,7 @@ import signal
 from dataclasses import dataclass
 
 from fxcell.policies.crash import DeniedSyscall, Reason, signal_name
+from fxcell.sandbox.syscalls import STACK_FD
 
 SETUP_FAILED = 125
 """Exit status of a worker that could not be locked down (sandbox/worker.py)."""
@@ -31,13 +32,14 @@ class Facts:
 
     ready:             the worker had passed the handshake.
     host_cause:        what this host acted on, if it did.
-    supervisor_cause:  what the supervisor acted on first: "", "denied_syscall", "output_limit" or "host"; None when it
-                       ended without a report.
+    supervisor_cause:  what the supervisor acted on first: "", "denied_syscall", "output_limit", "stack_limit" or "host";
+                       None when it ended without a report.
     status:            of the worker, as wait(2) gives it, from the supervisor's report.
     supervisor_status: of the supervisor, from the template; None when unknown.
-    memory_kills:      how many processes of the worker's own cgroup the kernel killed for want of memory.
-    memory_error:      the plugin ended in a MemoryError, at the limit of the process.
+    memory_kills:      how many processes of the worker's own cgroup the kernel killed for want of memory in this command.
+    memory_error:      the plugin ended in a MemoryError, whoever raised it.
     memory_limit:      the limit and what enforces it, in words.
+    peak_bytes:        most memory that was ever held, as far as it is known; 0 when it is not.
     mid_frame:         the channel closed in the middle of a frame.
     last_words:        what the worker wrote to stderr, for failures at start.
     template_alive:    the process that the worker was forked from is still there.
@@ -52,6 +54,7 @@ class Facts:
     memory_kills: int = 0
     memory_error: bool = False
     memory_limit: str = ""
+    peak_bytes: int = 0
     mid_frame: bool = False
     last_words: str = ""
     template_alive: bool = True
@@ -71,16 +74,25 @@ def _cause(facts: Facts) -> tuple[Reason, str]:
         return Reason.DENIED_SYSCALL, f"the worker called {facts.denied}, which its policy does not allow"
     if facts.supervisor_cause == "output_limit":
         return Reason.OUTPUT_LIMIT, "the worker wrote more to stdout and stderr than its policy allows"
+    if facts.supervisor_cause == "stack_limit":
+        return Reason.OUTPUT_LIMIT, f"the worker wrote more than 1 MiB into the pipe for its Python stack (descriptor {STACK_FD})"
     if facts.host_cause is not None:
         return facts.host_cause.reason, facts.host_cause.detail
     if facts.memory_error:
-        return Reason.OUT_OF_MEMORY, f"the plugin ended in a MemoryError; it may use {facts.memory_limit}"
+        return Reason.OUT_OF_MEMORY, _memory_error(facts)
     if facts.status is None:
         return _without_report(facts)
     if os.WIFSIGNALED(facts.status):
         return _signalled(os.WTERMSIG(facts.status), facts)
     code = os.waitstatus_to_exitcode(facts.status)
     return Reason.EXITED, f"the worker exited with status {code} instead of answering" + _mid_frame(facts)
+
+
+def _memory_error(facts: Facts) -> str:
+    """What is known: code can raise MemoryError for any reason, and an allocation that failed was never held."""
+    held = f"it held {facts.peak_bytes / 2**20:.0f} MiB at most" if facts.peak_bytes else "how much it held is not known"
+    kills = f"the kernel killed {facts.memory_kills or 'none'} of its processes for memory"
+    return f"the plugin raised MemoryError; {held}, {kills}, it may use {facts.memory_limit}"
 
 
 def _signalled(number: int, facts: Facts) -> tuple[Reason, str]:

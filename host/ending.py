@@ -18,6 +18,7 @@ from fxcell.host import cgroups, templates
 from fxcell.host.diagnose import Facts, HostCause, diagnose
 from fxcell.host.templates import Template
 from fxcell.host.watching import CpuMeter
+from fxcell.policies import decoded_size
 from fxcell.policies.crash import DeniedSyscall, Reason, ResourceUse
 from fxcell.policies.errors import IsolationUnavailable
 from fxcell.policies.policy import Policy
@@ -74,6 +75,9 @@ class Handles:
         self._ended: Any = None
         self._supervisor_gone = False
         self._peak = 0
+        # Where there is one process alone, the kernel killing it is the end of the worker.
+        self._may_fork = policy.limits.processes > 1 or not template.plan.filtered
+        self._old_kills = 0
         self._namespaces = template.plan.namespaces
         self.group = cgroups.group_for(policy.limits)
         try:
@@ -85,6 +89,7 @@ class Handles:
         self.meter = CpuMeter(self.pid, policy.limits, self.group)
         spin = templates.spinning_helps()
         self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
+        self.channel.decoded_bytes_max = decoded_size.budget_bytes(policy.limits.memory_bytes)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
 
     def enter_cgroup(self) -> None:
@@ -101,6 +106,11 @@ class Handles:
             raise IsolationUnavailable(
                 "limits", f"the worker could not be put into its cgroup: {error}", "report this with your cgroup set-up"
             ) from error
+
+    def begin_command(self) -> None:
+        """Remember how many children the kernel has killed for memory so far: this command's end is not their doing."""
+        if self._may_fork and self.group is not None:
+            self._old_kills = self.group.oom_kills()
 
     def gone_within(self, seconds: float) -> bool:
         """Wait at most that long for the worker's end of the channel to close; True when it did."""
@@ -225,10 +235,12 @@ class Handles:
     ) -> Facts:
         ended = self._ended
         limit = f"{self._policy.limits.memory_bytes / 2**20:g} MiB ({cgroups.describe_memory(self.group)})"
-        kills = self.group.oom_kills() if self.group is not None else 0
+        kills = self.group.oom_kills() - self._old_kills if self.group is not None else 0
+        peak = max(self.group.peak_bytes() if self.group is not None else 0, ended.use.peakBytes if ended is not None else 0)
         common: dict[str, Any] = {
             "ready": ready, "host_cause": cause, "memory_kills": kills, "memory_error": memory_error, "memory_limit": limit,
-            "mid_frame": mid_frame, "supervisor_status": supervisor_status, "template_alive": template.alive,
+            "peak_bytes": peak, "mid_frame": mid_frame, "supervisor_status": supervisor_status,
+            "template_alive": template.alive,
         }  # fmt: skip
         if ended is None:
             return Facts(**common)

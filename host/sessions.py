@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import capnp
@@ -205,12 +206,28 @@ class Session:
             raise
         finally:
             observer.command_ended(self.broker, outcome)
+            outcome = None  # a frame of its own traceback must not keep it alive
             self.broker.command = self.broker.plugin = ""
 
     def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+        answer = self._answer(packed, deadline, seconds)
+        if type(answer) is _Failure:
+            # Without a name here: an exception that its own traceback leads to keeps everything alive that it leads to.
+            raise answer.exceptions.pop()
+        if type(answer) is _Verdict:
+            self._name_command(packed)
+            self._die(answer.cause, mid_frame=answer.mid_frame, memory_error=answer.memory_error)
+        return answer
+
+    def _answer(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+        """The command's result, or how it failed, as a value.
+
+        What is raised to the caller is raised elsewhere: no frame that held a message or a refused value goes with it.
+        """
         # Not to be guessed: nothing that an earlier command left behind can answer this one before it is sent.
         number = int.from_bytes(os.urandom(8), "little") >> 1
         self.broker.begin_command()
+        self._handles.begin_command()
         self._last_failure = None
         self._command_digest, self._plugin_digest = "", ""
         try:
@@ -227,22 +244,20 @@ class Session:
                 if holds_work(result):
                     # Workers run such results themselves, as `run` does. Here the host would, with its own authority.
                     raise wire.WireError("a result is an effect, or a list that holds one, which a worker performs itself")
+                if time.monotonic() >= deadline:  # what is slow to decode must not be a way around it
+                    raise wire.DeadlinePassed
                 return result
-            failure = self._failure(message.failure)
+            return _Failure([self._failure(message.failure)])
         except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError) as closed:
-            self._name_command(packed)
-            self._die(None, mid_frame=getattr(closed, "mid_frame", False))
+            return _Verdict(None, mid_frame=getattr(closed, "mid_frame", False))
         except (wire.WireError, capnp.KjException, UnicodeError) as error:
             # Fields are read when they are asked for: a bad pointer in one shows only then.
-            self._name_command(packed)
-            self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"{error!s:.300}"))
+            return _Verdict(HostCause(Reason.PROTOCOL_VIOLATION, f"{error!s:.300}"))
         except wire.DeadlinePassed:
-            self._name_command(packed)
             stopped = "; the worker is stopped (SIGSTOP)" if watching.is_stopped(self._handles.pid) else ""
-            self._die(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s{stopped}"))
-        except _Verdict as verdict:
-            self._name_command(packed)
-            self._die(verdict.cause, memory_error=verdict.memory_error)
+            return _Verdict(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s{stopped}"))
+        except _Ended as ended:
+            return ended.verdict
         except (MessageTooLarge, EncodeError, DescriptorsInFlight):
             raise  # of the command itself, before the worker heard of it
         except BaseException:
@@ -250,7 +265,6 @@ class Session:
             with contextlib.suppress(WorkerCrash):
                 self._die(HostCause(Reason.STOPPED, "the caller was interrupted"))
             raise
-        raise failure
 
     def _define(self, definition: Definition, deadline: float) -> None:
         if definition.digest in self._known:
@@ -273,7 +287,7 @@ class Session:
             if now >= deadline:
                 raise wire.DeadlinePassed
             if now >= clock.next_look and (used := clock.look()) is not None:
-                raise _Verdict(HostCause(Reason.CPU_LIMIT, used))
+                raise _Ended(_Verdict(HostCause(Reason.CPU_LIMIT, used)))
             try:
                 message = self.channel.receive(min(deadline, clock.next_look))
             except wire.DeadlinePassed:
@@ -286,13 +300,11 @@ class Session:
             if kind == "effect":
                 self._effect(message, deadline)
             elif kind == "output":
+                if not message.output.data:  # it would count against no limit, and be work all the same
+                    raise wire.WireError("the worker sent an output message without output")
                 if not self.outputs.add(message.output.stream, message.output.data):
-                    raise _Verdict(
-                        HostCause(
-                            Reason.OUTPUT_LIMIT,
-                            f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output",
-                        )
-                    )
+                    what = f"the worker wrote more than {self.policy.limits.output_bytes} bytes of output"
+                    raise _Ended(_Verdict(HostCause(Reason.OUTPUT_LIMIT, what)))
             else:
                 raise wire.WireError(f"the worker sent {kind}, which only hosts send")
 
@@ -333,6 +345,8 @@ class Session:
         failure.kind = "denied" if isinstance(refusal, EffectDenied) else "failed"
         if isinstance(refusal, EffectFailed):
             self._last_failure = refusal
+        # It is kept, and the frames of its traceback hold the effect, of whatever size.
+        refusal.__traceback__ = refusal.__cause__ = refusal.__context__ = None
         details = {key: value for key, value in vars(refusal).items() if isinstance(value, str | None)}
         failure.details = msgspec.msgpack.encode(details)
         self.channel.send(message, deadline=deadline)
@@ -341,7 +355,7 @@ class Session:
         """The outcome that a worker reports, as the exception that the caller gets."""
         kind, type_name = str(failure.kind), str(failure.typeName)
         if kind == "memory":
-            raise _Verdict(None, memory_error=True)
+            raise _Ended(_Verdict(None, memory_error=True))
         # What was denied or failed is told from our own record: the worker could say anything.
         if kind == "denied" and self.broker.last_denial is not None:
             return self.broker.last_denial
@@ -407,17 +421,33 @@ class Session:
         self.ended = f"it crashed ({crash})"
         if self.broker.observer is not None:
             self.broker.observer.worker_crashed(self.broker, crash)
-        raise crash
+        del crash  # raised by another name: see _run
+        raise WorkerCrash(end.reason, end.detail, evidence)
 
     def _name_command(self, packed: values.Packed) -> None:
         self._command_digest = hashlib.sha256(packed.body).hexdigest()[:12]
         self._plugin_digest = ",".join(digest[:12] for digest in packed.definitions)
 
 
-class _Verdict(Exception):
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """How a command ended its worker, as far as it was seen from the channel."""
+
+    cause: HostCause | None
+    mid_frame: bool = False
+    memory_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An outcome that its worker survives, to be raised once: the exception is taken out then."""
+
+    exceptions: list[Exception]
+
+
+class _Ended(Exception):
     """The host decided to end the worker: not an error of anybody's code."""
 
-    def __init__(self, cause: HostCause | None, *, memory_error: bool = False) -> None:
-        super().__init__(cause.detail if cause else "out of memory")
-        self.cause = cause
-        self.memory_error = memory_error
+    def __init__(self, verdict: _Verdict) -> None:
+        super().__init__()
+        self.verdict = verdict

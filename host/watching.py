@@ -93,12 +93,14 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def times_below(supervisor_pid: int) -> dict[_Key, _Times]:
-    """The CPU time of every process that a supervisor has below it; none once it is gone.
+    """The CPU time of a supervisor and every process below it; none once it is gone.
+
+    Its own is what its worker makes it do: answer refused calls, read pipes.
 
     Source: proc_pid_stat(5), fields utime, stime, cutime, cstime, starttime.
     """
     found = {}
-    left = processes.children_of(supervisor_pid)
+    left = [supervisor_pid]
     while left:
         pid = left.pop()
         try:

@@ -27,6 +27,7 @@ import msgspec
 
 from fxcell.policies import values
 from fxcell.policies.errors import DecodeError, EffectError, EncodeError
+from fxcell.policies.names import short
 
 _PORTABLE_FORMAT = "fxcell-value/1"
 _known: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
@@ -91,6 +92,10 @@ class Call:
     def __repr__(self) -> str:
         shown = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
         return f"{self.definition.name}({', '.join(shown)})"
+
+    def _shown(self) -> tuple[str, list[tuple[str, Any]], str]:
+        parts = [("", a) for a in self.args] + [(f"{k}=", v) for k, v in self.kwargs.items()]
+        return f"{self.definition.name[:200]}(", parts, ")"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Call, (self.definition, self.args, self.kwargs))
@@ -220,7 +225,7 @@ def from_portable_bytes(data: bytes) -> Any:
         stored = msgspec.msgpack.decode(data)
         form, body, definitions = stored
         if form != _PORTABLE_FORMAT:
-            raise DecodeError(f"the bytes are of format {form!r:.40}, this version reads {_PORTABLE_FORMAT!r}")
+            raise DecodeError(f"the bytes are of format {short(form)}, this version reads {_PORTABLE_FORMAT!r}")
         kept = [_checked(digest, name, code) for digest, (name, code) in definitions.items()]
     except (msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
         raise DecodeError(f"not the bytes of an FX value: {error}") from error
@@ -233,7 +238,7 @@ def _checked(digest: object, name: object, code: object) -> Definition:
     if type(digest) is not str or type(name) is not str or type(code) is not bytes:
         raise DecodeError("a definition must hold a digest, a name and code")
     if hashlib.sha256(code).hexdigest() != digest:
-        raise DecodeError(f"the code of {name!r:.60} does not match its digest")
+        raise DecodeError(f"the code of {short(name)} does not match its digest")
     definition = _known.get(digest)
     if definition is None or not definition.code:
         definition = Definition(digest, name, code, definition.function if definition else None)

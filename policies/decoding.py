@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from fxcell.policies import hash_flood
+from fxcell.policies import decoded_size, hash_flood
 from fxcell.policies.errors import DecodeError
 from fxcell.policies.hash_flood import Guard
+from fxcell.policies.names import short
 from fxcell.policies.value_types import EXACT_DTYPE, MAX_DEPTH, PARTS, PLAIN, SCALARS, Ext, is_plain
 
 _REGISTERED_DECODERS: dict[Ext, Callable[[Any, bool], object]] = {}
@@ -45,18 +46,26 @@ class _Buffers:
         return buffer
 
 
-def decode_value(data: bytes | memoryview, *, allow_calls: bool, buffers: Sequence[memoryview] = ()) -> Any:
+def decode_value(
+    data: bytes | memoryview,
+    *,
+    allow_calls: bool,
+    buffers: Sequence[memoryview] = (),
+    budget_bytes: int = decoded_size.BUDGET_MAX_BYTES,
+) -> Any:
     """Decode bytes that may come from an enemy into plain values.
 
     allow_calls: False for everything a worker sent; a call in the data is then an error.
     buffers:     what `pack` set aside, in order; bytes are copied out of them, arrays are read-only views.
-    Raises: DecodeError - malformed data, unknown extension, nesting beyond limits, a value its type refuses.
+    budget_bytes: memory that a value which may hold no calls may take, buffers aside.
+    Raises: DecodeError - malformed data, unknown extension, nesting or memory beyond limits, a value its type refuses.
     """
     guard = None
     if not allow_calls:
         if not buffers and (effect := _plain_effect(data)) is not None:
             return effect
-        hash_flood.check_density(data)
+        hash_flood.check_depth(data)
+        decoded_size.check(data, budget_bytes)
         guard = Guard()
     value = _decode(data, allow_calls, _Buffers(buffers) if buffers else None, guard)
     # A level takes a byte at least. msgspec's own limit is the C stack, far over what Python code can walk.
@@ -198,12 +207,12 @@ def _decode_array(number: int, data: memoryview, buffers: _Buffers | None) -> An
     parts = msgspec.msgpack.Decoder(ext_hook=keep_view).decode(data)
     dtype, shape, buffer = parts
     if type(dtype) is not str or not EXACT_DTYPE.fullmatch(dtype):
-        raise DecodeError(f"array dtype {dtype!r:.40} is not one that travels")
+        raise DecodeError(f"array dtype {short(dtype)} is not one that travels")
     if len(shape) > 32 or any(type(n) is not int or n < 0 for n in shape):
-        raise DecodeError(f"array shape {shape!r:.80} is not a list of lengths")
+        raise DecodeError(f"array shape {short(shape)} is not a list of lengths")
     kind = numpy.dtype(dtype)
     if kind.itemsize * math.prod(shape) != memoryview(buffer).nbytes:
-        raise DecodeError(f"array of shape {shape} and dtype {dtype} does not fit its {len(buffer)} bytes")
+        raise DecodeError(f"array of shape {short(shape)} and dtype {dtype} does not fit its {len(buffer)} bytes")
     array = numpy.frombuffer(buffer, dtype=kind).reshape(shape) if len(buffer) else numpy.empty(shape, dtype=kind)
     return array[()] if number == Ext.NUMPY_SCALAR else array
 

@@ -28,6 +28,9 @@ class WorkerProcess:
 
     id: str
 
+    def _shown(self) -> tuple[str, list[tuple[str, Any]], str]:
+        return "WorkerProcess(", [("id=", self.id)], ")"
+
 
 class Effect:
     """Base of every effect. A subclass lists its fields as annotations; defaults are class attributes.
@@ -127,6 +130,12 @@ class Effect:
         )
         return f"FX.{self.effect_name}({', '.join(shown)})"
 
+    def _shown(self) -> tuple[str, Iterator[tuple[str, Any]], str]:
+        """For bounded(): as __repr__, but comparing no more with a default than whether both are empty."""
+        fields = self.effect_fields
+        parts = ((f"{name}=", value) for name, value in self.__dict__.items() if not _is_default(value, fields[name]))
+        return f"FX.{self.effect_name}(", parts, ")"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (self.effect_name, dict(self.__dict__)))
 
@@ -135,6 +144,13 @@ class Effect:
         from fxcell.policies.calls import to_portable_bytes
 
         return to_portable_bytes(self)
+
+
+def _is_default(value: Any, field: Field) -> bool:
+    default = field.default
+    if field.required or type(value) is not type(default):
+        return False
+    return value == default if isinstance(default, str | bytes | int | float | None) else not value and not default
 
 
 def source(value: Any) -> str:

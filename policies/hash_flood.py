@@ -7,6 +7,7 @@ bytes has a secret key, and at most about 50 numbers of 64 bits share one; every
 So values that can be made to measure are held back from msgspec, which builds tables without asking (`Guard.hold`): they
 have no hash there, and honest senders put such keys into an extension of their own (Ext.TABLE). Sets and those tables are
 looked at before they are built (`checked`). And a message holds so many extensions at most: each is a call of Python code.
+How much memory it may ask for is decoded_size.py's business.
 """
 
 from __future__ import annotations
@@ -26,13 +27,9 @@ EXTENSIONS_MAX = 250_000
 """Values in one message that MessagePack does not have itself: about a second's work."""
 OWN_MAX = 1000
 """Of these, effects, handles and policies."""
-CONTAINERS_MAX = 6_000_000
-"""Bytes that could start a list or table: each can cost 64 bytes of memory."""
 
 SAME_HASH_MAX = 32
 KEY_PARTS_MAX, KEY_BITS_MAX, KEY_DIGITS_MAX = 1000, 1024, 400
-
-_SAFE_RECURSION = 10_000
 
 _SAFE_RECURSION = 10_000
 
@@ -42,6 +39,7 @@ _NOT_CONTAINERS = bytes(
     set(range(256)) - {*range(0x80, 0xA0), *range(0xDC, 0xE0), 0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9)}
 )
 _QUICK = frozenset({str, bytes, float, bool, type(None), uuid.UUID, complex, datetime.timedelta, datetime.date})
+_UNMADE = frozenset({str, bytes, float, bool, type(None)})
 _QUICK_TO_COMPARE = _QUICK | {datetime.datetime, datetime.time}
 
 
@@ -94,7 +92,7 @@ class Guard:
             if type(container) is list:
                 pairs: Iterable[tuple[Any, Any]] = enumerate(container)
             elif type(container) is dict:
-                pairs = list(container.items())
+                pairs = container.items()  # values are replaced, keys stay: its size does not change
             else:
                 continue
             for key, item in pairs:
@@ -105,19 +103,20 @@ class Guard:
         return value
 
 
-def check_density(data: bytes | memoryview) -> None:
-    """Raise DecodeError for a message that could be made of more containers than memory, or the stack, should pay for.
+def check_depth(data: bytes | memoryview) -> None:
+    """Raise DecodeError for a message that could be nested deeper than the stack of a host with a raised recursion limit.
 
-    Bytes that could start a container are counted, wherever they stand: an upper bound, found at the speed of memory.
+    Python 3.11 bounds C recursion by that limit; from 3.12 on it has one of its own. Bytes that could start a container
+    are counted, wherever they stand.
     """
-    # Python 3.11 bounds C recursion by a limit that a host may have raised; from 3.12 on it has one of its own.
-    raised = sys.version_info < (3, 12) and sys.getrecursionlimit() > _SAFE_RECURSION
-    most = _SAFE_RECURSION if raised else CONTAINERS_MAX
-    if len(data) > most:
-        count = len(bytes(data).translate(None, _NOT_CONTAINERS))
-        if count > most:
-            why = f" in a host with a recursion limit of {sys.getrecursionlimit()}" if raised else ""
-            raise DecodeError(f"a message of {len(data)} bytes could hold {count} containers; {most} are allowed{why}")
+    if sys.version_info >= (3, 12) or sys.getrecursionlimit() <= _SAFE_RECURSION or len(data) <= _SAFE_RECURSION:
+        return
+    count = len(bytes(data).translate(None, _NOT_CONTAINERS))
+    if count > _SAFE_RECURSION:
+        raise DecodeError(
+            f"a message of {len(data)} bytes could hold {count} containers; {_SAFE_RECURSION} are allowed in a host with a "
+            f"recursion limit of {sys.getrecursionlimit()}"
+        )
 
 
 def checked(keys: list[Any]) -> list[Any]:
@@ -129,10 +128,18 @@ def checked(keys: list[Any]) -> list[Any]:
         if type(key) not in _QUICK_TO_COMPARE:
             _weigh(key, 0)
     if len(keys) > SAME_HASH_MAX:
-        _, most = Counter(map(hash, keys)).most_common(1)[0]
+        # Not counted: what no message can hold enough of with one hash. The count takes more memory than the table.
+        made = [key for key in keys if not _is_unmade(key)]
+        most = max(Counter(map(hash, made)).values(), default=0)
         if most > SAME_HASH_MAX:
             raise DecodeError(f"{most} keys of a table or set have the same hash")
     return keys
+
+
+def _is_unmade(key: Any) -> bool:
+    """True for a text, bytes, a float or an integer of 64 bits, whose hash its sender cannot choose."""
+    kind = type(key)
+    return kind in _UNMADE or (kind is int and -(2**63) <= key < 2**64)
 
 
 def _weigh(key: Any, parts: int) -> int:

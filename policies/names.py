@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import reprlib
 from collections.abc import Iterable
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 80
+from fxcell.policies.bounded import bounded
+
+_CHARACTERS = 80
 
 
 def short(value: object) -> str:
     """The repr of any value in about 80 characters, without building the whole of it; never raises."""
-    if type(value) is str or type(value) is bytes:
-        return repr(value) if len(value) <= 80 else f"{value[:77]!r}…"
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= _CHARACTERS else f"{value[: _CHARACTERS - 3]!r}…"
     try:
-        return _short.repr(value)
-    except Exception:  # noqa: BLE001 - a repr may raise anything, an int of over 4300 digits does
+        text, cut = bounded(value, _CHARACTERS)
+    except Exception:  # noqa: BLE001 - the repr of a value that the codec does not know may raise anything
         return f"<{type(value).__name__}>"
+    return f"{text}…" if cut else text
 
 
 def nearest(wrong: object, known: Iterable[str]) -> str:

@@ -116,6 +116,9 @@ class Policy:
             text = f"effects.{name}.{key} lets {number} through at once, limits.effects = {self.limits.effects} fewer"
             raise PolicyError(f"without effect: {text}; lower the one or raise the other", at=("effects", name, key))
 
+    def _shown(self) -> tuple[str, list[tuple[str, Any]], str]:
+        return "<Policy ", [("", self.name)], ">"
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256, in hex, of what the policy allows: the same in every process, for every order of keys."""

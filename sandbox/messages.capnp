@@ -104,5 +104,5 @@ struct Ended {
   stack @5 :Text;             # what faulthandler wrote
   stdoutTail @6 :Data;        # last bytes written to descriptor 1 and 2 directly
   stderrTail @7 :Data;
-  cause @8 :Text;             # what the supervisor acted on first: "" (nothing), denied_syscall, output_limit, host
+  cause @8 :Text;             # what the supervisor acted on first: "" (nothing), denied_syscall, output_limit, stack_limit, host
 }

@@ -159,8 +159,10 @@ class _Watch:
             return False
         self.tails[descriptor].add(data)
         written = self.tails[self.stdout].total_bytes + self.tails[self.stderr].total_bytes
-        if written > self.output_bytes or self.tails[self.stack].total_bytes > _STACK_BYTES_MAX:
+        if written > self.output_bytes:
             self.kill("output_limit")
+        elif self.tails[self.stack].total_bytes > _STACK_BYTES_MAX:
+            self.kill("stack_limit")
         return True
 
     def obey_host(self) -> None:
@@ -171,6 +173,7 @@ class _Watch:
             os.kill(self.worker_pid, signal.SIGKILL)
             os._exit(0)
         if message.which() == "kill":
+            self.cause = self.cause or "host"  # first: a plugin may answer the signal for its stack with a flood
             if message.kill.withStack:
                 os.kill(self.worker_pid, STACK_SIGNAL)
                 self.wait_for_stack()

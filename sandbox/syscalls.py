@@ -164,6 +164,8 @@ _SAFE_ERRNOS: tuple[tuple[int, str, str], ...] = (
     (errno.EPERM, "priorities, affinity and limits are the host's to set", "sched_setaffinity sched_setscheduler sched_setparam sched_getscheduler sched_getparam getpriority setpriority ioprio_set setrlimit prlimit64"),
     (errno.EPERM, "identity does not change", "setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid getresuid getresgid getgroups capget setsid setpgid getpgrp getppid getpgid getsid"),
     (errno.EPERM, "process attributes are locked", "prctl"),
+    # A timer that is left behind ends a later command by SIGALRM: a plugin's time is the host's to limit (deadline_s).
+    (errno.EPERM, "no timers that send signals: code with a timeout of its own goes on without", "alarm setitimer getitimer"),
     (errno.ENOTTY, "there is no terminal and no device", "ioctl"),
     (errno.EINVAL, "other descriptor commands, other kinds of memory", "fcntl memfd_create"),
     (errno.EACCES, "memory cannot become code", "mmap mprotect pkey_mprotect"),

@@ -23,7 +23,7 @@ from typing import Any
 
 import capnp
 
-from fxcell.policies import values
+from fxcell.policies import decoded_size, values
 from fxcell.policies.errors import DecodeError, DescriptorsInFlight, MessageTooLarge
 from fxcell.sandbox import value_frames
 from fxcell.sandbox.kernel import memfd
@@ -36,7 +36,7 @@ value_frames.check_against(Message)
 MAGIC = b"FXC1"
 _HEADER = struct.Struct("<4sI")
 FRAME_BYTES_MAX = 16 * 1024 * 1024
-"""Cap of one frame. Larger values leave the frame as sealed memory; a decoded frame costs at most about 70 times this."""
+"""Cap of one frame. Larger values leave the frame as sealed memory; what a decoded one may cost: Channel.decoded_bytes_max."""
 
 _INLINE = 0
 """As the first of a value's lengths: its buffers are at the end of its body."""
@@ -121,12 +121,14 @@ class Channel:
     """One end of a stream of frames. Any thread may send; one at a time receives.
 
     max_value_bytes: cap of a value's body and buffers together, either way.
+    decoded_bytes_max: cap of the memory that a received value takes once it is decoded, buffers aside.
     spin:            first try without blocking for at most 50 µs after activity; only sensible with idle cores.
     """
 
     def __init__(self, sock: socket.socket, *, max_value_bytes: int, spin: bool = False) -> None:
         self.socket = sock
         self.max_value_bytes = max_value_bytes
+        self.decoded_bytes_max = decoded_size.BUDGET_MAX_BYTES
         self.spin = spin
         self._sending = threading.Lock()
         self._pollers = {event: select.poll() for event in (select.POLLIN, select.POLLOUT)}
@@ -294,7 +296,9 @@ class Channel:
                 body, buffers = _split(body, lengths[1:])
             else:
                 buffers = self._buffers(lengths, len(body))
-            return values.decode_value(body, allow_calls=allow_calls, buffers=buffers)
+            return values.decode_value(
+                body, allow_calls=allow_calls, buffers=buffers, budget_bytes=self.decoded_bytes_max
+            )
         except DecodeError as error:
             raise WireError(str(error)) from error
 

@@ -6,7 +6,6 @@ sees one line of harmless text, never a control sequence.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -15,8 +14,10 @@ import unicodedata
 from typing import Any
 
 from fxcell.host.effects.context import Context, pace_of
+from fxcell.policies.bounded import bounded, bounded_text
 from fxcell.policies.builtin import Log, Now, Print, RandomBytes, Sleep
 from fxcell.policies.errors import EffectFailed
+from fxcell.policies.names import short
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_RANDOM_BYTES = 16 * 1024 * 1024
@@ -28,17 +29,26 @@ _log = logging.getLogger("fxcell.plugin")
 
 def perform_print(effect: Print, context: Context) -> None:
     """Hand str(content) to context.output as one visible line, cut to MAX_LINE_BYTES."""
-    context.output(visible(_text("Print", effect.content)))
+    context.output(visible(_text("Print", effect.content, MAX_LINE_BYTES)))
 
 
 def perform_log(effect: Log, context: Context) -> None:
-    """Write one record to `fxcell.plugin`; data is appended as key=value, and travels in the record's plugin_data."""
+    """Write one record to `fxcell.plugin`; data is appended as key=value, and travels in the record's plugin_data.
+
+    What no longer fits into the line is left out of both.
+    """
     level = _LEVELS.get(effect.level)
     if level is None:
-        raise EffectFailed("Log", "bad_request", f"level must be one of {', '.join(_LEVELS)}, not {effect.level!r:.40}")
+        raise EffectFailed("Log", "bad_request", f"level must be one of {', '.join(_LEVELS)}, not {short(effect.level)}")
     if not _log.isEnabledFor(level):
         return
-    data = {visible(key): visible(_text("Log", value, quoted=True)) for key, value in effect.data.items()}
+    data: dict[str, str] = {}
+    left = MAX_LINE_BYTES
+    for key, value in effect.data.items():
+        if left < 0:
+            break
+        data[visible(key)] = shown = visible(_text("Log", value, left, quoted=True))
+        left -= len(key) + len(shown)
     line = " ".join([visible(effect.message), *(f"{key}={value}" for key, value in data.items())])
     _log.log(level, "%s", _cut(line), extra={"worker": context.worker, "plugin_data": data})
 
@@ -90,23 +100,10 @@ def _cut(line: str) -> str:
     return encoded[: MAX_LINE_BYTES - len(_CUT)].decode(errors="ignore") + _CUT
 
 
-def _shortened(value: Any, levels: int) -> Any:
-    """The value with what no line could show cut off first: the text of 100 MB of bytes takes seconds and 600 MB."""
-    if isinstance(value, str | bytes | bytearray | memoryview):
-        return value if len(value) <= MAX_LINE_BYTES else value[: MAX_LINE_BYTES + 1]
-    if type(value) is list and levels:
-        return [_shortened(item, levels - 1) for item in value[:MAX_LINE_BYTES]]
-    if type(value) is dict and levels:
-        items = itertools.islice(value.items(), MAX_LINE_BYTES)
-        return {_shortened(key, 0): _shortened(item, levels - 1) for key, item in items}
-    return value
-
-
-def _text(effect: str, value: Any, *, quoted: bool = False) -> str:
-    """The str or repr of a value that a worker sent. An int of many digits has neither (sys.set_int_max_str_digits)."""
+def _text(effect: str, value: Any, characters: int, *, quoted: bool = False) -> str:
+    """The str or repr of a value that a worker sent, one character longer where it was cut so that the line says so."""
     try:
-        value = _shortened(value, 8)
-        return repr(value) if quoted else str(value)
+        return bounded(value, characters + 1)[0] if quoted else bounded_text(value, characters + 1)
     except (ValueError, RecursionError) as error:
         what = f"a {type(value).__name__} cannot be written as text ({type(error).__name__})"
         raise EffectFailed(effect, "bad_request", what) from error

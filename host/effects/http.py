@@ -34,6 +34,7 @@ from fxcell.policies import rules, targets
 from fxcell.policies.builtin import HTTPRequest
 from fxcell.policies.errors import EffectDenied, EffectFailed
 from fxcell.policies.http_rule import HTTPRule
+from fxcell.policies.names import short
 
 MAX_REDIRECTS = 5
 MAX_LOCATION_CHARACTERS = targets.MAX_URL_CHARACTERS
@@ -74,7 +75,7 @@ class HTTPClient:
         if not (effect.timeout_s > 0 and math.isfinite(effect.timeout_s)):
             raise _bad_request(f"timeout_s must be more than 0 and finite, not {effect.timeout_s}")
         if not _METHOD.fullmatch(effect.method) or effect.method in _NEVER_METHODS:
-            raise _bad_request(f"{effect.method!r:.40} is not a method that can be asked for")
+            raise _bad_request(f"{short(effect.method)} is not a method that can be asked for")
         injected = _secrets(context, _target(effect))
         if not injected:
             return self._follow(effect, context, injected)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from fxcell.policies.builtin import HTTPRequest
 from fxcell.policies.errors import EffectFailed
+from fxcell.policies.names import short
 from fxcell.policies.targets import DEFAULT_PORTS, HTTPTarget
 
 MAX_COUNT = 256
@@ -41,7 +42,7 @@ def to_send(effect: HTTPRequest, target: HTTPTarget, secrets: Mapping[str, str])
     for name, value in effect.headers.items():
         lower = name.lower()
         if not _TOKEN.fullmatch(name):
-            raise _bad_request(f"{name!r:.80} is not a header name")
+            raise _bad_request(f"{short(name)} is not a header name")
         if lower in _HOSTS_OWN or lower.startswith("proxy-"):
             raise _bad_request(f"the header {name:.80} is set by the host alone")
         if lower in given:

@@ -65,7 +65,8 @@ def send_with_descriptors(count):
     from fxcell.sandbox import wire
 
     message = wire.Message.new_message()
-    message.init("output").stream = 1
+    output = message.init("output")
+    output.stream, output.data = 1, b"x"
     fxcell.run.channel.send(message, [0] * count)
     time.sleep(3600)
 
@@ -88,14 +89,15 @@ def send_unsealed_memory():
 
 
 @zef_function
-def flood(seconds):
+def flood(seconds, data):
     import os
     import time
 
     from fxcell.sandbox import wire
 
     message = wire.Message.new_message()
-    message.init("output").stream = 1
+    output = message.init("output")
+    output.stream, output.data = 1, data
     body = message.to_bytes()
     frame = wire.MAGIC + len(body).to_bytes(4, "little") + body
     end = time.monotonic() + seconds
@@ -238,9 +240,15 @@ def test_memory_that_the_worker_could_still_change_is_refused(arena):
 
 def test_flood_of_small_messages_does_not_move_the_deadline(arena):
     started = time.monotonic()
-    crash = arena.attack(flood(30), deadline_s=0.5)
+    crash = arena.attack(flood(30, b"x"), deadline_s=0.5)
     assert crash.reason in (Reason.DEADLINE, Reason.OUTPUT_LIMIT)
     assert time.monotonic() - started < 8
+
+
+def test_output_messages_without_output_are_refused_at_the_first(arena):
+    crash = arena.attack(flood(30, b""))
+    assert crash.reason is Reason.PROTOCOL_VIOLATION
+    assert "without output" in crash.detail
 
 
 def test_effects_whose_answers_nobody_reads_end_in_time(arena):

@@ -4,6 +4,7 @@ Line 16: a plugin that holds the lock of the channel."""
 import time
 
 from fxcell import Reason, zef_function
+from tests.escapes.conftest import compute
 
 
 @zef_function
@@ -65,3 +66,25 @@ def test_answer_behind_a_held_lock_is_a_deadline(arena):
 @zef_function
 def ask_nothing():
     return "answered"
+
+
+@zef_function
+def burn():
+    while True:
+        pass
+
+
+def limited():
+    return compute(name="one second of CPU", limits={"cpu_s": 1.0})
+
+
+def test_time_of_the_supervisor_counts_for_the_plugin_that_takes_it(arena):
+    crash = arena.attack(ask_the_supervisor_without_end(3), limited())
+    assert crash.reason is Reason.CPU_LIMIT
+    assert crash.evidence.resources.user_s + crash.evidence.resources.system_s < 0.9  # the rest is the supervisor's
+
+
+def test_control_time_of_the_plugin_itself_is_the_limit(arena):
+    crash = arena.attack(burn(), limited())
+    assert crash.reason is Reason.CPU_LIMIT
+    assert crash.evidence.resources.user_s + crash.evidence.resources.system_s >= 0.9

@@ -43,6 +43,10 @@ TABLE = [
     ("memory kill of a child, segfault of its parent", seen("", SEGV, memory_kills=1), Reason.SIGNAL, "SIGSEGV"),
     ("MemoryError",
      seen("host", KILLED, memory_error=True, memory_limit="RLIMIT_DATA"), Reason.OUT_OF_MEMORY, "RLIMIT_DATA"),
+    ("MemoryError that was raised without need",
+     seen("host", KILLED, memory_error=True, memory_limit="512 MiB", peak_bytes=11 << 20), Reason.OUT_OF_MEMORY,
+     "raised MemoryError; it held 11 MiB at most, the kernel killed none of its processes for memory, it may use 512 MiB"),
+    ("flood of the pipe for stacks", seen("stack_limit", KILLED), Reason.OUTPUT_LIMIT, "(descriptor 5)"),
     ("denied call", seen("denied_syscall", KILLED, denied=PTRACE), Reason.DENIED_SYSCALL, "ptrace(0x10, 0x1"),
     ("output limit seen by the supervisor", seen("output_limit", KILLED), Reason.OUTPUT_LIMIT, "stdout"),
     ("output limit seen by the host", seen("host", KILLED, host_cause=OUTPUT), Reason.OUTPUT_LIMIT, "1024 bytes"),
@@ -85,7 +89,7 @@ def test_facts_give_one_reason_with_the_values_that_decided(facts, reason, words
 
 def test_every_combination_of_facts_has_a_reason():
     statuses = [None, 0, exited(0), exited(255), *range(1, 65), KILLED | 0x80]
-    causes = [None, "", "denied_syscall", "output_limit", "host"]
+    causes = [None, "", "denied_syscall", "output_limit", "stack_limit", "host"]
     for status, supervisor_cause, host_cause, ready, kills in itertools.product(
         statuses, causes, [None, DEADLINE, PROTOCOL], [True, False], [0, 1]
     ):
