@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 
 from fxcell import FX, WorkerProcess, load_policy, zef_function
-from fxcell.host.effects.basic import MAX_LINE_BYTES
 from fxcell.policies.bounded import bounded, bounded_text
 from fxcell.policies.names import short
 from tests.policies.encoded import HASHABLE, VALUE
 
+MAX_LINE_BYTES = 64 * 1024  # of FX.Print
 MEBIBYTES = 32
 LARGE = b"\x01" * (MEBIBYTES << 20)
 LARGE_TEXT = "\x01" * (MEBIBYTES << 20)
