@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 
 from fxcell import FX, WorkerProcess, load_policy, zef_function
-from fxcell.host.effects.basic import MAX_LINE_BYTES
 from fxcell.policies.bounded import bounded, bounded_text
 from fxcell.policies.names import short
 from tests.policies.encoded import HASHABLE, VALUE
 
+MAX_LINE_BYTES = 64 * 1024  # of FX.Print
 MEBIBYTES = 32
 LARGE = b"\x01" * (MEBIBYTES << 20)
 LARGE_TEXT = "\x01" * (MEBIBYTES << 20)
@@ -76,7 +76,7 @@ def test_large_value_in_any_container_costs_what_is_shown(value, shown):
 def test_value_that_fits_is_shown_as_repr_shows_it(value):
     try:
         whole = repr(value)
-    except ValueError:  # an integer of over 4300 digits
+    except (ValueError, TypeError):  # an integer of over 4300 digits; a Decimal sNaN, which an effect cannot compare
         return
     if "FX." not in whole:  # an effect's own repr also writes inf so that it evaluates back
         assert bounded(value, 10**6) == (whole, False)
