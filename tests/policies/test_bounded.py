@@ -38,35 +38,36 @@ def test_control_the_whole_repr_takes_several_times_the_value():
 
 
 WRAPPED = {
-    "bytes": LARGE,
-    "text": LARGE_TEXT,
-    "bytearray": bytearray(LARGE),
-    "list": [LARGE],
-    "tuple": (LARGE,),
-    "set": {LARGE},
-    "frozenset": frozenset({LARGE_TEXT}),
-    "key": {LARGE: 1},
-    "item": {"a": [({"b": LARGE_TEXT},)]},
-    "effect": FX.Print(content=LARGE),
-    "effect in a tuple": (FX.Log(message=LARGE_TEXT),),
-    "call": call(LARGE, name=LARGE_TEXT),
-    "many": tuple([LARGE] * 1000),
-    "many members": tuple(range(1_000_000)),
-    "many keys": dict.fromkeys(range(1_000_000)),
-    "big integer": (1 << (8 * MEBIBYTES << 20),),
-    "decimal": [decimal.Decimal("1" * 1_000_000)],
-    "array": numpy.zeros(4_000_000),
-    "array of many axes": [numpy.zeros((2,) * 22, "i1")],
-    "array of one long text": (numpy.zeros(1, "S8000000"),),
-    "numpy text": numpy.str_(LARGE_TEXT),
-    "handle": [WorkerProcess(LARGE_TEXT)],
-    "policy": {"p": load_policy("compute").replaced(name=LARGE_TEXT)},
+    "bytes": lambda: LARGE,
+    "text": lambda: LARGE_TEXT,
+    "bytearray": lambda: bytearray(LARGE),
+    "list": lambda: [LARGE],
+    "tuple": lambda: (LARGE,),
+    "set": lambda: {LARGE},
+    "frozenset": lambda: frozenset({LARGE_TEXT}),
+    "key": lambda: {LARGE: 1},
+    "item": lambda: {"a": [({"b": LARGE_TEXT},)]},
+    "effect": lambda: FX.Print(content=LARGE),
+    "effect in a tuple": lambda: (FX.Log(message=LARGE_TEXT),),
+    "call": lambda: call(LARGE, name=LARGE_TEXT),
+    "many": lambda: tuple([LARGE] * 1000),
+    "many members": lambda: tuple(range(1_000_000)),
+    "many keys": lambda: dict.fromkeys(range(1_000_000)),
+    "big integer": lambda: (1 << (8 * MEBIBYTES << 20),),
+    "decimal": lambda: [decimal.Decimal("1" * 1_000_000)],
+    "array": lambda: numpy.zeros(4_000_000),
+    "array of many axes": lambda: [numpy.zeros((2,) * 22, "i1")],
+    "array of one long text": lambda: (numpy.zeros(1, "S8000000"),),
+    "numpy text": lambda: numpy.str_(LARGE_TEXT),
+    "handle": lambda: [WorkerProcess(LARGE_TEXT)],
+    "policy": lambda: {"p": load_policy("compute").replaced(name=LARGE_TEXT)},
 }
 
 
-@pytest.mark.parametrize("value", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("make", WRAPPED.values(), ids=WRAPPED)
 @pytest.mark.parametrize("shown", [short, lambda v: bounded_text(v, MAX_LINE_BYTES)], ids=["error text", "print"])
-def test_large_value_in_any_container_costs_what_is_shown(value, shown):
+def test_large_value_in_any_container_costs_what_is_shown(make, shown):
+    value = make()
     assert peak_bytes(shown, value) < 4 << 20
     assert len(shown(value)) <= (MAX_LINE_BYTES if shown is not short else 400)
 
