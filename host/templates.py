@@ -79,6 +79,7 @@ class Template:
         self._turn = threading.Lock()
         self._reaped: dict[int, Reaped] = {}
         ours, theirs = socket.socketpair()
+        self._unanswered = 0
         self._errors = tempfile.TemporaryFile(prefix="fxcell-template-")  # noqa: SIM115 - closed in close()
         try:
             command = [
@@ -131,20 +132,29 @@ class Template:
 
         deadline: time.monotonic() seconds. Raises: WorkerCrash(start_failed), IsolationUnavailable.
         """
+        refusal = None
         while True:
             with self._turn:
-                answer = self._ask(wire.Message.new_message(spawn=None), (), deadline)
+                try:
+                    answer = self._ask(wire.Message.new_message(spawn=None), (), deadline)
+                except WorkerCrash as late:
+                    if refusal is None or time.monotonic() < deadline:
+                        raise
+                    raise self._not_handed_over(refusal) from late
                 if answer.which() == "spawned":
                     pidfd, channel, report = self._control.take_fds()
                     return Spawned(
                         answer.spawned.pid, pidfd, socket.socket(fileno=channel), socket.socket(fileno=report)
                     )
             if time.monotonic() + wire.IN_FLIGHT_RETRY_S >= deadline:
-                raise self._failed(
-                    f"the worker could not be handed over before the start deadline: {answer.failure.message}. "
-                    f"{wire.IN_FLIGHT_CAUSE}"
-                )
+                raise self._not_handed_over(str(answer.failure.message))
+            refusal = str(answer.failure.message)
             wire.pause(wire.IN_FLIGHT_RETRY_S)
+
+    def _not_handed_over(self, why: str) -> WorkerCrash:
+        return self._failed(
+            f"the worker could not be handed over before the start deadline: {why}. {wire.IN_FLIGHT_CAUSE}"
+        )
 
     def reaped(self, pid: int, deadline: float) -> Reaped | None:
         """How the supervisor with this pid ended; None when the template does not say in time, or is gone itself."""
@@ -162,9 +172,17 @@ class Template:
     def _ask(self, message: Any, fds: Sequence[int], deadline: float) -> Any:
         try:
             self._control.send(message, fds, deadline)
-            answer = self._control.receive(deadline)
-            while self._note(answer):
+            self._unanswered += 1
+            while True:
                 answer = self._control.receive(deadline)
+                if self._note(answer):
+                    continue
+                self._unanswered -= 1
+                if not self._unanswered:
+                    break
+                # To somebody whose deadline passed: a worker that came too late ends when its channel closes.
+                for descriptor in self._control.take_fds():
+                    os.close(descriptor)
         except (wire.WireError, OSError) as error:
             raise self._failed(f"the template process ended: {self.last_words() or error}") from error
         except wire.DeadlinePassed as error:

@@ -9,14 +9,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
+import psutil
 import pytest
 
 from fxcell import *
-from fxcell.host import cgroups
+from fxcell.host import cgroups, registry, templates
 from fxcell.sandbox import wire
 from tests import leaks
 from tests.leaks import assert_nothing_left
@@ -411,3 +413,26 @@ def test_killed_host_leaves_no_worker(tmp_path):
         before_sweep = leaks.snapshot()
         assert leaks.wait_until_gone(dataclasses.replace(before, cgroups=before_sweep.cgroups), 5) == []
         cgroups.sweep(cgroups.places(), older_than_s=0)
+
+
+def test_worker_that_came_after_its_start_deadline_is_not_given_to_the_next_caller():
+    policy = load_policy("compute").replaced(limits=Limits(start_s=1.0))
+    FX.StopWorkerProcess(process=FX.StartWorkerProcess(policy=policy) | run) | run
+    template = templates.template_for(policy)
+    before = len(psutil.Process(template.process.pid).children())
+    os.kill(template.process.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerCrash, match="did not answer in time"):
+        FX.StartWorkerProcess(policy=policy) | run
+    os.kill(template.process.pid, signal.SIGCONT)
+    workers = [FX.StartWorkerProcess(policy=policy) | run for _ in range(3)]
+    for number, worker in enumerate(workers):
+        assert FX.SendCommandToWorkerProcess(process=worker, command=number) | run == number
+    assert {session.pid for session in map(registry.session_of, workers)} <= {
+        child.pid for child in psutil.Process(template.process.pid).children()
+    }
+    for worker in workers:
+        FX.StopWorkerProcess(process=worker) | run
+    end = time.monotonic() + 20
+    while len(psutil.Process(template.process.pid).children()) > before and time.monotonic() < end:
+        os.sched_yield()
+    assert len(psutil.Process(template.process.pid).children()) <= before
