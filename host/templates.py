@@ -79,7 +79,7 @@ class Template:
         self._turn = threading.Lock()
         self._reaped: dict[int, Reaped] = {}
         ours, theirs = socket.socketpair()
-        self._unanswered = 0
+        self._requests = 0
         self._errors = tempfile.TemporaryFile(prefix="fxcell-template-")  # noqa: SIM115 - closed in close()
         try:
             command = [
@@ -171,18 +171,17 @@ class Template:
 
     def _ask(self, message: Any, fds: Sequence[int], deadline: float) -> Any:
         try:
+            self._requests += 1
+            message.id = self._requests
             self._control.send(message, fds, deadline)
-            self._unanswered += 1
             while True:
                 answer = self._control.receive(deadline)
-                if self._note(answer):
-                    continue
-                self._unanswered -= 1
-                if not self._unanswered:
-                    break
-                # To somebody whose deadline passed: a worker that came too late ends when its channel closes.
-                for descriptor in self._control.take_fds():
-                    os.close(descriptor)
+                if not self._note(answer):
+                    if answer.id == self._requests:
+                        break
+                    # To somebody whose deadline passed: a worker that came too late ends when its channel closes.
+                    for descriptor in self._control.take_fds():
+                        os.close(descriptor)
         except (wire.WireError, OSError) as error:
             raise self._failed(f"the template process ended: {self.last_words() or error}") from error
         except wire.DeadlinePassed as error:

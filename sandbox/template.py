@@ -46,19 +46,20 @@ def main(control_fd: int) -> None:
     """Serve until the host goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = wire.Channel(socket.socket(fileno=control_fd), max_value_bytes=wire.FRAME_BYTES_MAX)
-    options = msgspec.msgpack.decode(control.receive().open, type=dict[str, Any])
+    request = control.receive()
+    options = msgspec.msgpack.decode(request.open, type=dict[str, Any])
     privileges.die_with_parent(options["host_pid"])
     privileges.set_process_name(PROCESS_NAME)
     rlimits.raise_to_hard("open_files")  # with it this process can hand workers over whatever those before have in flight
     try:
         prepared, report = _prepare(Policy.from_data(options["policy"]), options)
     except Exception as error:  # noqa: BLE001 - the host must hear of any failure
-        _send_failure(control, error)
+        _send_failure(control, request.id, error)
         return
     _drop_what_workers_must_not_hold()
     gc.collect()
     gc.freeze()
-    control.send(wire.Message.new_message(opened=msgspec.msgpack.encode(report)))
+    control.send(wire.Message.new_message(id=request.id, opened=msgspec.msgpack.encode(report)))
     _Template(control, prepared, spin=bool(options["spin"])).serve()
 
 
@@ -108,8 +109,8 @@ def _drop_what_workers_must_not_hold() -> None:
     _ = builtin.Print  # the vocabulary must be there before the first effect is decoded
 
 
-def _send_failure(control: wire.Channel, error: Exception, kind: str = "setup") -> None:
-    message = wire.Message.new_message()
+def _send_failure(control: wire.Channel, number: int, error: Exception, kind: str = "setup") -> None:
+    message = wire.Message.new_message(id=number)
     failure = message.init("failure")
     failure.kind = "isolation" if isinstance(error, IsolationUnavailable) else kind
     failure.typeName = type(error).__name__
@@ -162,9 +163,9 @@ class _Template:
         try:
             spare, self.spare = self.spare or self.fork(), None
         except (KernelRefused, OSError) as error:
-            _send_failure(self.control, error)
+            _send_failure(self.control, message.id, error)
             return
-        answer = wire.Message.new_message()
+        answer = wire.Message.new_message(id=message.id)
         answer.init("spawned").pid = spare.pid
         try:
             self.control.send(answer, [spare.pidfd, spare.channel.fileno(), spare.report.fileno()])
@@ -172,7 +173,7 @@ class _Template:
             if error.errno != errno.ETOOMANYREFS:
                 raise
             self.spare = spare  # the host asks again
-            _send_failure(self.control, error, kind="in_flight")
+            _send_failure(self.control, message.id, error, kind="in_flight")
             return
         spare.channel.close()
         spare.report.close()
