@@ -71,6 +71,7 @@ class Handles:
         deadline: time.monotonic() seconds. Raises: IsolationUnavailable, WorkerCrash(start_failed); nothing is left then.
         """
         self._policy = policy
+        self._released = False
         self.stop_requested = False
         self._ended: Any = None
         self._supervisor_gone = False
@@ -221,6 +222,9 @@ class Handles:
             self.pidfd = -1
         self.channel.close()
         self.report.close()
+        if not self._released:
+            self._released = True
+            templates.release(template)
         return status
 
     def _facts(

@@ -88,10 +88,14 @@ class Session:
         self._command_digest = self._plugin_digest = ""
         # With the first command, not with the start: a worker that is kept ready serves many policies.
         self._vocabulary = vocabulary.described(policy)
-        self._template = templates.template_for(policy)
+        self._template = templates.hold(policy)
         # A template has its own, longer time to start (templates.START_S): what it imports is not this worker's doing.
         deadline = time.monotonic() + policy.limits.start_s
-        self._handles = ending.Handles(policy, self._template, deadline)
+        try:
+            self._handles = ending.Handles(policy, self._template, deadline)
+        except BaseException:
+            templates.release(self._template)
+            raise
         try:
             self.channel = self._handles.channel
             self._greet(deadline)

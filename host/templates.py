@@ -80,6 +80,8 @@ class Template:
         self._reaped: dict[int, Reaped] = {}
         ours, theirs = socket.socketpair()
         self._requests = 0
+        self.users = 0
+        self.idle_since_s = time.monotonic()
         self._errors = tempfile.TemporaryFile(prefix="fxcell-template-")  # noqa: SIM115 - closed in close()
         try:
             command = [
@@ -201,6 +203,8 @@ class Template:
 
     def last_words(self) -> str:
         """The end of what the template and its supervisors wrote to stderr: only failures write there."""
+        if self._errors.closed:
+            return ""
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 4000))
         return self._errors.read().decode("utf-8", "backslashreplace").strip()
@@ -226,6 +230,9 @@ def spinning_helps() -> bool:
     return len(os.sched_getaffinity(0)) > 1
 
 
+IDLE_MAX = 16
+"""Templates without a worker that a host keeps: the next start under their policy is 20 times as fast."""
+
 _templates: dict[str, Template] = {}
 _locks: dict[str, threading.Lock] = {}
 _table = threading.Lock()
@@ -243,6 +250,27 @@ def template_for(policy: Policy) -> Template:
         if template is None:
             template = _templates[policy.digest] = Template(policy)
         return template
+
+
+def hold(policy: Policy) -> Template:
+    """As template_for, and it stays until `release`: once for each worker."""
+    while True:
+        template = template_for(policy)
+        with _table:
+            if _templates.get(policy.digest) is template:  # else another thread's release has just ended it
+                template.users += 1
+                return template
+
+
+def release(template: Template) -> None:
+    """A worker of this template is gone. Ends the templates that were without workers for longest, over IDLE_MAX of them."""
+    with _table:
+        template.users -= 1
+        template.idle_since_s = time.monotonic()
+        idle = sorted((kept for kept in _templates.values() if not kept.users), key=lambda kept: kept.idle_since_s)
+        over = [_templates.pop(kept.policy.digest) for kept in idle[: max(0, len(idle) - IDLE_MAX)]]
+    for kept in over:
+        kept.close()
 
 
 def is_running(policy: Policy) -> bool:

@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import os
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -103,11 +104,18 @@ def _processes() -> dict[tuple[int, float], str]:
 
 
 def _spares(processes: list[psutil.Process]) -> set[int]:
-    """The one supervisor and worker that each living template keeps ahead of need: its newest. A second pair counts."""
+    """The one supervisor and worker that each living template keeps ahead of need: the newest that no session has.
+
+    A second pair counts. Sessions are asked for, because a template makes its spare a moment after it gave one away.
+    """
     spares: set[int] = set()
+    registry = sys.modules.get("fxcell.host.registry")
+    given = set() if registry is None else {session.pid for session in registry._living()}
     for template in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if template.name() == "fxcell-template" and (supervisors := template.children()):
+            if template.name() == "fxcell-template" and (
+                supervisors := [child for child in template.children() if child.pid not in given]
+            ):
                 newest = max(supervisors, key=lambda process: (process.create_time(), process.pid))
                 spares |= {newest.pid, *(child.pid for child in newest.children(recursive=True))}
     return spares

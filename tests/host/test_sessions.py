@@ -436,3 +436,24 @@ def test_worker_that_came_after_its_start_deadline_is_not_given_to_the_next_call
     while len(psutil.Process(template.process.pid).children()) > before and time.monotonic() < end:
         os.sched_yield()
     assert len(psutil.Process(template.process.pid).children()) <= before
+
+
+def test_policies_made_at_run_time_leave_a_bounded_number_of_templates_and_busy_ones_stay():
+    def policy(number):
+        return load_policy("strict").replaced(limits=Limits(wall_s=100 + number))
+
+    busy = FX.StartWorkerProcess(policy=policy(0)) | run
+    kept = templates.template_for(policy(0)).process.pid
+
+    def use(number):
+        worker = FX.StartWorkerProcess(policy=policy(1 + number % 20)) | run
+        answer = FX.SendCommandToWorkerProcess(process=worker, command=number) | run
+        FX.StopWorkerProcess(process=worker) | run
+        return answer
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(use, range(60))) == list(range(60))
+    assert sum(not template.users for template in templates._templates.values()) <= templates.IDLE_MAX
+    assert templates.template_for(policy(0)).process.pid == kept
+    assert FX.SendCommandToWorkerProcess(process=busy, command=1) | run == 1
+    FX.StopWorkerProcess(process=busy) | run
