@@ -96,6 +96,9 @@ def _processes() -> dict[tuple[int, float], str]:
         with contextlib.suppress(psutil.NoSuchProcess), process.oneshot():
             status = process.status()
             if status == psutil.STATUS_ZOMBIE and process.ppid() == here:
+                if process.name() in ("fxcell-super", "fxcell-worker"):  # adopted, and nobody else's to wait for
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(process.pid, os.WNOHANG)
                 continue
             command = "" if status == psutil.STATUS_ZOMBIE else " ".join(_command_line(process))[:160]
             text = f"pid {process.pid} {process.name()} ({status}, parent {process.ppid()}) {command}"
