@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fxcell import *
-from fxcell.host import idling, registry, sessions
+from fxcell.host import exchange, idling, registry, sessions
 from fxcell.policies import decoding, values
 from fxcell.policies.limits import Limits
 from tests.leaks import assert_nothing_left
@@ -344,7 +344,7 @@ def test_result_decoded_after_the_deadline_is_no_success(worker, monkeypatch):
 
     clock = time.monotonic
     monkeypatch.setattr(values, "decode_value", slow)
-    monkeypatch.setattr(sessions.time, "monotonic", lambda: clock() + late[0])
+    monkeypatch.setattr(exchange.time, "monotonic", lambda: clock() + late[0])
     outcome = send(worker, answer("x"), deadline_s=30)
     monkeypatch.undo()
     assert outcome.reason is Reason.DEADLINE
