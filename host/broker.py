@@ -101,9 +101,13 @@ class Broker:
         try:
             self._judge(effect)
             gate = self._gates.get(name)
-            self._spend(name, None if gate is None else lambda: gate.admit(effect, context, summary))
+            self._check_budgets(name)
+            if gate is not None:
+                gate.admit(effect, context, summary)
             if observer is not None:
                 observer.effect_granted(self, effect, number)
+            self._calls[name] = self._calls.get(name, 0) + 1
+            self.performed += 1
             result = self.performer(effect, context)
             if gate is not None:
                 gate.settle(result)
@@ -138,8 +142,8 @@ class Broker:
             _log.exception("the rules could not judge an effect FX.%s of worker %s", effect.effect_name, self.worker)
             raise EffectDenied(effect.effect_name, None, "it could not be judged", self.policy.name, "") from error
 
-    def _spend(self, name: str, admit: Callable[[], None] | None = None) -> None:
-        """Count one effect. Raises EffectDenied naming the budget that has no room for it."""
+    def _check_budgets(self, name: str) -> None:
+        """Raise EffectDenied naming the budget that has no room for one more effect."""
         total, limit = self.performed, self.policy.limits.effects
         if total >= limit:
             rule = f"the command has used up limits.effects = {limit}, the budget for all its effects"
@@ -148,10 +152,6 @@ class Broker:
         if used >= allowed:
             rule = f"the command has used up effects.{name}.max_calls = {allowed}"
             raise EffectDenied(name, None, rule, self.policy.name, f"effects.{name}.max_calls = {allowed * 2}")
-        if admit is not None:
-            admit()
-        self._calls[name] = used + 1
-        self.performed = total + 1
 
 
 def perform_locally(effect: Effect, context: Context) -> Any:

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from fxcell import *
-from fxcell.host import audit, cgroups
+from fxcell.host import audit, cgroups, registry
 from fxcell.host.audit import redaction
 from fxcell.host.audit.file import AuditFile
 from fxcell.host.audit.writer import Writer
@@ -247,6 +247,7 @@ def test_full_disk_denies_effects_and_they_are_granted_again_when_there_is_room(
     denied = send(worker, FX.Print(content="meanwhile"))
     assert isinstance(denied, EffectDenied)
     assert "File too large" in denied.rule
+    assert registry.session_of(worker).broker.performed == 0  # what the evidence of a crash would say
     assert audit.verify([str(path)]).whole  # no half line
     file_limit(resource.RLIM_INFINITY)
     assert send(worker, FX.Print(content="after")) is None
