@@ -1,7 +1,8 @@
 """pytest plugin of the kernel lab: what core.toml lists under [[second_try]] may fail once, and is named at the end then.
 
 Under emulation, on a machine that does other things too, a span of time that a test allows can pass with nothing wrong.
-The second try starts with new fixtures. Nothing else is tried again: an attack that was not contained once is a failure.
+The second try starts with new fixtures, but for the session's: their end is the check for what the whole run left
+behind. Nothing else is tried again: an attack that was not contained once is a failure.
 """
 
 import tomllib
@@ -23,7 +24,7 @@ def pytest_runtest_protocol(item, nextitem):
     reports = runtestprotocol(item, nextitem=nextitem, log=False)
     if failed := [report for report in reports if report.failed]:
         _first_failures.append(f"{item.nodeid}: {failed[0].longreprtext.strip().splitlines()[-1]:.300}")
-        item.session._setupstate.teardown_exact(None)
+        item.session._setupstate.teardown_exact(item.session)
         item._initrequest()
         reports = runtestprotocol(item, nextitem=nextitem, log=False)
     for report in reports:
