@@ -54,6 +54,8 @@ class Broker:
     """Performs the effects of one worker under its policy.
 
     performed:   effects handed to a handler during this command, whatever came of them: above 0, never replay it.
+    refused:     effects of this command that were denied before they were handed to one. They use up limits.effects too:
+                 each is a record in the audit log, and a plugin must not push the rest out of it.
     last_denial: the last EffectDenied of this command, or None.
     performer:   answers an effect that was judged and counted; by default its handler. A replay answers from a record.
     observer:    who is told of every decision, for all brokers: see fxcell.host.observing.
@@ -68,7 +70,7 @@ class Broker:
         self.records: deque[EffectRecord] = deque(maxlen=history)
         self.last_effect: str | None = None
         self.open_effect: str | None = None
-        self.performed = 0
+        self.performed = self.refused = 0
         self.last_denial: EffectDenied | None = None
         self.performer: Callable[[Effect, Context], Any] = _handle
         self.command = self.plugin = ""
@@ -76,9 +78,14 @@ class Broker:
         self._gates = gates_for(policy)
         self._number = 0
 
+    @property
+    def over_budget(self) -> int:
+        """How many effects of this command were refused after limits.effects was used up."""
+        return max(0, self.performed + self.refused - self.policy.limits.effects)
+
     def begin_command(self) -> None:
         """Reset what is counted per command."""
-        self.performed = 0
+        self.performed = self.refused = 0
         self.last_denial = None
         self._calls.clear()
         for gate in self._gates.values():
@@ -96,7 +103,7 @@ class Broker:
         self._number += 1
         self.last_effect = self.open_effect = name
         started_unix_s, started = time.time(), time.perf_counter()
-        observer, number, result = self.observer, self._number, None
+        observer, number, result, performed = self.observer, self._number, None, self.performed
         outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
         try:
             self._judge(effect)
@@ -114,6 +121,7 @@ class Broker:
             outcome = "done"
         except EffectDenied as denied:
             self.last_denial = denied
+            self.refused += self.performed == performed  # a denied redirect or answer was performed, and is counted
             outcome, reason = "denied", denied.rule
             raise
         except EffectFailed as failed:
@@ -144,9 +152,9 @@ class Broker:
 
     def _check_budgets(self, name: str) -> None:
         """Raise EffectDenied naming the budget that has no room for one more effect."""
-        total, limit = self.performed, self.policy.limits.effects
+        total, limit = self.performed + self.refused, self.policy.limits.effects
         if total >= limit:
-            rule = f"the command has used up limits.effects = {limit}, the budget for all its effects"
+            rule = f"the command has used up limits.effects = {limit}, the budget for all its effects, refused ones too"
             raise EffectDenied(name, None, rule, self.policy.name, f"limits.effects = {max(limit * 2, 1)}")
         used, allowed = self._calls.get(name, 0), rules.calls_allowed(self.policy, name)
         if used >= allowed:

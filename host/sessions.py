@@ -159,6 +159,7 @@ class Session:
                 )
             if isinstance(value, Effect) and value.effect_name not in self.policy.effects and vocabulary.is_own(type(value)):
                 # A worker that was not told of it could not even read it: denied, and recorded, before it is sent.
+                self.broker.begin_command()
                 return self.broker.perform(value, self._context(time.monotonic() + self.policy.limits.wall_s))
             limits = self.policy.limits
             seconds = limits.wall_s if deadline_s is None else min(deadline_s, limits.wall_s)

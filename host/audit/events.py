@@ -1,7 +1,10 @@
 """From what the broker and the sessions do to the records of the audit log.
 
 One record for each decision: `granted` before an effect is performed, and then `done`, `failed` or `cancelled`; `denied`
-for one that is not performed. `worker` and `effect` (a number) join them. What a worker chose is redacted and one line.
+for one that is not performed; `refused_more`, once at a command's end, for those after the first beyond limits.effects,
+which are counted there and have no record of their own: what one command writes is bounded by its budget.
+
+`worker` and `number` join them. What a worker chose is redacted and one line.
 """
 
 from __future__ import annotations
@@ -34,6 +37,11 @@ class AuditObserver(Observer):
         told = {"reason": crash.reason.value, "why": redact(str(crash)), "open_effect": crash.evidence.open_effect}
         self._writer.put({"event": "worker_crashed", **_who(broker), **told})
 
+    def command_ended(self, broker: Broker, outcome: BaseException | None) -> None:  # noqa: ARG002 - as Observer
+        if broker.over_budget > 1:
+            told = {"event": "refused_more", **_who(broker), "count": broker.over_budget - 1}
+            self._writer.put({**told, "rule": f"limits.effects = {broker.policy.limits.effects}"})
+
     def effect_granted(self, broker: Broker, effect: Effect, number: int) -> None:
         record = {"event": "effect", "decision": "granted", **_who(broker), **_what(effect, number)}
         record["rule"] = f"effects.{effect.effect_name}"
@@ -43,6 +51,8 @@ class AuditObserver(Observer):
             raise EffectDenied(effect.effect_name, None, rule, broker.policy.name, "")
 
     def effect_ended(self, broker: Broker, effect: Effect, record: EffectRecord, reason: str, result: Any) -> None:
+        if record.outcome == "denied" and broker.over_budget > 1:
+            return  # counted: command_ended tells how many
         told = {"event": "effect", "decision": record.outcome, **_who(broker)}
         if record.outcome == "denied":
             told |= {**_what(effect, record.number), "rule": redact(reason)}

@@ -83,6 +83,27 @@ def test_every_decision_and_the_life_of_workers_is_recorded(tmp_path):
     assert audit.verify([str(path)]).whole
 
 
+@zef_function
+def ask_for_denied(times):
+    for _ in range(times):
+        run.outcome(FX.Sleep(seconds=0.0))
+    FX.Print(content="once more") | run
+
+
+def test_flood_of_denied_effects_writes_no_more_than_the_budget_and_their_number(tmp_path):
+    policy = Policy(name="small", effects={"Print": True}, limits=Limits(effects=5))
+    with audit.to_file(tmp_path / "log"):
+        worker = FX.StartWorkerProcess(policy=policy) | run
+        denied = send(worker, ask_for_denied(20))
+        send(worker, print_and_sleep("the next command has its own budget"))
+        FX.StopWorkerProcess(process=worker) | run
+    assert isinstance(denied, EffectDenied)
+    assert "limits.effects = 5" in denied.rule
+    found = [r for r in records(tmp_path / "log") if r["event"] in ("effect", "refused_more")]
+    told = [(r.get("decision"), r.get("count")) for r in found]
+    assert told == [("denied", None)] * 6 + [(None, 15), ("granted", None), ("done", None), ("denied", None)]
+
+
 def test_nothing_is_recorded_after_close(tmp_path):
     with audit.to_file(tmp_path / "log"):
         pass

@@ -98,6 +98,21 @@ def test_effects_over_the_command_budget_are_denied_until_the_next_command():
     assert [record.number for record in broker.records] == [1, 2, 3, 4]
 
 
+def test_refused_effects_use_up_the_command_budget_until_the_next_command():
+    policy = Policy(effects={"Now": True}, limits=Limits(effects=2))
+    broker = Broker(policy, "w3")
+    for _ in range(2):
+        with pytest.raises(EffectDenied, match="not in its list"):
+            broker.perform(RandomBytes(count=1), context(policy))
+    assert (broker.performed, broker.refused, broker.over_budget) == (0, 2, 0)
+    with pytest.raises(EffectDenied, match=r"limits\.effects = 2"):
+        broker.perform(Now(), context(policy))
+    assert broker.over_budget == 1
+    broker.begin_command()
+    broker.perform(Now(), context(policy))
+    assert (broker.performed, broker.refused, broker.over_budget) == (1, 0, 0)
+
+
 def test_no_effects_at_all_in_the_budget_denies_the_first():
     policy = Policy(effects={"Now": True}, limits=Limits(effects=0))
     with pytest.raises(EffectDenied, match=r"limits\.effects = 0"):
