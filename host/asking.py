@@ -84,7 +84,9 @@ def put(question: Question, cancelled: Callable[[float], bool]) -> tuple[Answer,
                 continue
             future.cancel()
             return Answer.NO, "nobody answered in time"
-        except Exception:  # noqa: BLE001 - the host's own code may raise anything; it is logged, and denied
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - the host's own code may raise anything, SystemExit too: logged, and denied
             _log.exception("the approver failed; its question of worker %s counts as denied", question.worker)
             return Answer.NO, "it could not be asked"
         if not isinstance(answer, Answer):  # True, "yes": not guessed at

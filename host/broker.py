@@ -181,9 +181,10 @@ def _handle(effect: Effect, context: Context) -> Any:
         raise EffectFailed(name, "timeout", "the command's deadline was over before it began")
     try:
         result = handler(effect, context)
-    except (EffectDenied, EffectFailed):
+    except (EffectDenied, EffectFailed, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
+        # SystemExit too: no handler ends the host, or takes the outcome from who waits for it.
         # The text and the traceback can hold host paths and whatever the plugin sent: the log gets both, line by line
         # made harmless; the plugin gets neither.
         lines = "\n".join(visible(line) for line in traceback.format_exc().splitlines())

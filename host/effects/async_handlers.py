@@ -69,7 +69,11 @@ def close() -> None:
 
 
 async def _call(start: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    return await start()
+    try:
+        return await start()
+    except (SystemExit, KeyboardInterrupt) as error:
+        # The loop would end with it, and with the loop every handler of every worker. Ctrl-C comes to the main thread.
+        raise RuntimeError(f"the handler raised {type(error).__name__}") from error
 
 
 def _running() -> asyncio.AbstractEventLoop:

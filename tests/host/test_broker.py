@@ -212,6 +212,19 @@ def test_interrupt_in_a_handler_passes_and_is_recorded(handler):
     assert broker.open_effect is None
 
 
+@pytest.mark.parametrize("error", [SystemExit("bye"), GeneratorExit()], ids=repr)
+def test_handler_that_raises_what_is_no_exception_is_an_internal_failure(handler, error):
+    def leave(*_):
+        raise error
+
+    handler(leave)
+    broker = Broker(PRINT_ONLY, "w3")
+    with pytest.raises(EffectFailed) as failed:
+        broker.perform(Print(content=1), context(PRINT_ONLY))
+    assert failed.value.kind == "internal"
+    assert broker.records[0].outcome == "failed"
+
+
 def test_records_are_bounded_and_keep_the_newest():
     broker = Broker(PRINT_ONLY, "w3", history=3)
     for n in range(5):

@@ -213,8 +213,12 @@ def test_answer_that_is_none_of_the_three_is_denied(approver, answer):
         asked_by(Broker(Policy(effects={"Now": {"ask": True}}), "w9"), Now())
 
 
-def test_approver_that_raises_is_denied(approver):
-    approver(lambda _question: 1 / 0)
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_approver_that_raises_is_denied(approver, error):
+    def fail(_question):
+        raise error
+
+    approver(fail)
     with pytest.raises(EffectDenied, match="it could not be asked"):
         asked_by(Broker(Policy(effects={"Now": {"ask": True}}), "w9"), Now())
 

@@ -12,6 +12,7 @@ import pytest
 from fxcell import FX, Effect, EffectDenied, EffectFailed, PluginError, Policy, WorkerCrash, handles, run, zef_function
 from fxcell.host import effects, registry
 from fxcell.host.effects import async_handlers
+from fxcell.host.effects.context import Context
 from fxcell.host.plugins import load_plugin
 from fxcell.policies.errors import EffectError
 
@@ -297,6 +298,17 @@ def test_bug_in_a_coroutine_tells_the_plugin_a_kind_and_the_log_the_rest(start, 
     assert "/srv" not in text
     assert "Traceback" not in text
     assert "/srv/secret/place" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_coroutine_that_would_end_its_loop_is_a_failure_and_the_loop_goes_on(error):
+    async def leave():
+        raise error
+
+    context = Context("w9", None, time.monotonic() + 30.0, lambda _seconds: False, print)
+    with pytest.raises(RuntimeError, match=error.__name__):
+        async_handlers.perform(leave, FX.Whisper(text="a"), context)
+    assert (FX.Whisper(text="b") | run)[0] == "b"
 
 
 def test_failure_that_a_handler_words_itself_reaches_the_plugin(start):
