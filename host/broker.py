@@ -58,6 +58,7 @@ class Broker:
                  each is a record in the audit log, and a plugin must not push the rest out of it.
     last_denial: the last EffectDenied of this command, or None.
     performer:   answers an effect that was judged and counted; by default its handler. A replay answers from a record.
+    simulated:   True where the performer only answers in an effect's place: the audit must not say that it was done.
     observer:    who is told of every decision, for all brokers: see fxcell.host.observing.
     command, plugin: digests of what is running, where somebody asked for them; else "".
     """
@@ -73,6 +74,7 @@ class Broker:
         self.performed = self.refused = 0
         self.last_denial: EffectDenied | None = None
         self.performer: Callable[[Effect, Context], Any] = _handle
+        self.simulated = False
         self.command = self.plugin = ""
         self._calls: dict[str, int] = {}
         self._gates = gates_for(policy)

@@ -4,6 +4,7 @@ One record for each decision: `granted` before an effect is performed, and then 
 for one that is not performed; `refused_more`, once at a command's end, for those after the first beyond limits.effects,
 which are counted there and have no record of their own: what one command writes is bounded by its budget.
 
+Of a dry run `granted` holds "simulated": true, and `simulated` stands in place of `done`.
 `worker` and `number` join them. What a worker chose is redacted and one line.
 """
 
@@ -45,6 +46,8 @@ class AuditObserver(Observer):
     def effect_granted(self, broker: Broker, effect: Effect, number: int) -> None:
         record = {"event": "effect", "decision": "granted", **_who(broker), **_what(effect, number)}
         record["rule"] = f"effects.{effect.effect_name}"
+        if broker.simulated:
+            record["simulated"] = True
         problem = self._writer.put(record, ask=True)
         if problem is not None:
             rule = f"the audit log cannot keep a record of it ({problem}), and nothing is done without one"
@@ -53,7 +56,8 @@ class AuditObserver(Observer):
     def effect_ended(self, broker: Broker, effect: Effect, record: EffectRecord, reason: str, result: Any) -> None:
         if record.outcome == "denied" and broker.over_budget > 1:
             return  # counted: command_ended tells how many
-        told = {"event": "effect", "decision": record.outcome, **_who(broker)}
+        decision = "simulated" if broker.simulated and record.outcome == "done" else record.outcome
+        told = {"event": "effect", "decision": decision, **_who(broker)}
         if record.outcome == "denied":
             told |= {**_what(effect, record.number), "rule": redact(reason)}
         else:

@@ -133,7 +133,8 @@ def _in_manner(manner: Manner, worker: WorkerProcess, plugin: Plugin) -> Iterato
         if manner.dry_run:
             from fxcell.host.registry import session_of
 
-            session_of(worker).broker.performer = _would_perform
+            broker = session_of(worker).broker
+            broker.performer, broker.simulated = _would_perform, True
         if manner.record is not None:
             from fxcell.host.recording import recording
 

@@ -101,6 +101,19 @@ def test_dry_run_performs_nothing_and_prints_what_it_would_have(plugin, tmp_path
     assert len(server.requests) == 1
 
 
+def test_audit_of_a_dry_run_says_simulated_and_never_done(plugin, tmp_path):
+    log = tmp_path / "log"
+    assert fxcell("run", plugin, "--dry-run", "--audit", str(log)).returncode == exits.VALUE
+    found = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [(record["effect"], record["decision"], record.get("simulated")) for record in found if record["event"] == "effect"]
+    assert told == [
+        ("Print", "granted", True),
+        ("Print", "simulated", None),
+        ("Now", "granted", True),
+        ("Now", "simulated", None),
+    ]
+
+
 def test_dry_run_still_denies_what_the_policy_does_not_grant(plugin):
     done = fxcell("run", f"{plugin}:ask", "-a", "url=https://a.example/", "-a", "path=/etc/passwd", "--dry-run")
     assert (done.returncode, done.stdout) == (exits.DENIED, "")
