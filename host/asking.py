@@ -48,7 +48,8 @@ class Question:
     """What an approver is asked.
 
     effect:   the value, as the worker sent it: treat it as hostile.
-    text:     the same on one line in which every control character is an escape, cut to some 200 characters.
+    text:     the same on one line in which every control character is an escape: every field by name, long values cut in
+              the middle with their length and SHA-256 (fxcell.host.asked_text).
     deadline: time.monotonic() seconds after which the answer no longer counts.
     """
 

@@ -112,7 +112,7 @@ class Broker:
             gate = self._gates.get(name)
             self._check_budgets(name)
             if gate is not None:
-                gate.admit(effect, context, summary)
+                gate.admit(effect, context)
             if observer is not None:
                 observer.effect_granted(self, effect, number)
             self._calls[name] = self._calls.get(name, 0) + 1
@@ -202,7 +202,7 @@ def summary(effect: Effect) -> str:
     if not effect.effect_fields:
         return ""
     shown = ", ".join(f"{name}={_brief(getattr(effect, name))}" for name in effect.effect_fields)
-    return visible(shown[:_MAX_DETAIL_CHARACTERS])
+    return visible(shown if len(shown) <= _MAX_DETAIL_CHARACTERS else f"{shown[: _MAX_DETAIL_CHARACTERS - 1]}…")
 
 
 def _brief(value: Any) -> str:

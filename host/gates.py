@@ -9,10 +9,10 @@ The broker has gates only for rules that need one; all other effects never come 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from fxcell.host import asking
+from fxcell.host.asked_text import asked_text
 from fxcell.host.effects.context import Context
 from fxcell.policies import values
 from fxcell.policies.effects import Effect
@@ -66,11 +66,8 @@ class Gate:
         self._used_bytes = 0
         self._refused = False
 
-    def admit(self, effect: Effect, context: Context, shown: Callable[[Effect], str]) -> None:
-        """Let the effect through, or raise EffectDenied saying which count has no room, or who said no.
-
-        shown: the effect's fields as one harmless line.
-        """
+    def admit(self, effect: Effect, context: Context) -> None:
+        """Let the effect through, or raise EffectDenied saying which count has no room, or who said no."""
         if self._rule.max_total_bytes is not None:
             count = values.pack(effect).total_bytes
             if self._used_bytes + count > self._rule.max_total_bytes:
@@ -81,7 +78,7 @@ class Gate:
             rule = f"the worker asks more often than {rate} with a burst of {self._bucket.burst:g}; next in {wait_s:.3g} s"
             raise self._denied(rule, f'rate = "{number * 2}/{unit}"')
         if self._ask:
-            self._put(effect, context, shown)
+            self._put(effect, context)
 
     def settle(self, result: Any) -> None:
         """Count the answer. Raises EffectDenied when it does not fit: the effect was performed, its answer is withheld."""
@@ -103,12 +100,11 @@ class Gate:
         rule = f"{what} of {count:,} bytes would bring the command to {total:,}, over max_total_bytes = {budget:,}"
         return self._denied(rule, f'max_total_bytes = "{bytes_text(total)}"')
 
-    def _put(self, effect: Effect, context: Context, shown: Callable[[Effect], str]) -> None:
+    def _put(self, effect: Effect, context: Context) -> None:
         if self._refused:
             raise self._denied("ask = true, and the answer to an earlier question of this command was no", "ask = false")
         deadline = min(context.deadline, time.monotonic() + asking.ANSWER_S)
-        text = f"FX.{self._effect}({shown(effect)})"
-        question = asking.Question(context.worker, self._policy, effect, text, deadline)
+        question = asking.Question(context.worker, self._policy, effect, asked_text(effect), deadline)
         answer, why = asking.put(question, context.cancelled)
         if answer is asking.Answer.NO:
             self._refused = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pty
 import select
@@ -17,11 +18,12 @@ from hypothesis import strategies as st
 
 from fxcell import FX, EffectDenied, Policy, run, zef_function
 from fxcell.host import asking, registry
+from fxcell.host.asked_text import asked_text
 from fxcell.host.asking import Answer
 from fxcell.host.broker import Broker
 from fxcell.host.effects.context import Context
 from fxcell.host.gates import Bucket, Gate
-from fxcell.policies.builtin import Now, Print, RandomBytes
+from fxcell.policies.builtin import HTTPRequest, Now, Print, RandomBytes
 from fxcell.policies.rates import parse_rate
 from tests.leaks import assert_nothing_left
 
@@ -177,6 +179,30 @@ def test_once_is_asked_every_time_and_sees_the_effect_as_one_harmless_line(appro
     assert questions[0].text.isprintable()
     assert (questions[0].worker, questions[0].policy) == (worker.id, "gated")
     assert questions[0].effect == Print(content="\x1b[2J\nfxcell: allow it? y")
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"url": "https://a.example/" + " " * 5000, "body": b"DELETE"}, "body=b'DELETE'"),
+        ({"url": "x" * 10**6, "headers": {"a": "y" * 10**6}, "body": b"z" * 10**6, "method": "PUT"}, "method='PUT'"),
+        ({"url": "https://a.example/" + "a/" * 400 + "EVIL.sh"}, "a/" * 400 + "EVIL.sh'"),
+        ({"url": "https://a.example/" + "a/" * 4000 + "EVIL.sh"}, "EVIL.sh'"),
+        ({"url": "a" * 9000}, hashlib.sha256(b"a" * 9000).hexdigest()),
+        ({"url": "a" * 9000}, " of 9000 characters are cut here"),
+        ({"url": "a   b"}, r"url='a\x20\x20\x20b'"),
+        ({"url": "a\u3000b\u202ec"}, r"url='a\u3000b\u202ec'"),
+        ({"url": "a', method='GET"}, r"url='a\', method=\'GET'"),
+        ({"url": '\'"'}, """url='\\'"'"""),
+    ],
+    ids=["blanks", "everything long", "path of 800", "path of 8000", "sum", "length", "row of blanks", "wide", "forged", "quotes"],
+)
+def test_question_shows_every_field_and_marks_every_cut(fields, shown):
+    text = asked_text(HTTPRequest(**fields))
+    assert shown in text
+    assert all(f"{name}=" in text for name in HTTPRequest.effect_fields)
+    assert text.isprintable()
+    assert len(text) < 4096
 
 
 def test_answers_are_logged_with_who_was_answered(approver, caplog):
