@@ -10,6 +10,7 @@ Of a dry run `granted` holds "simulated": true, and `simulated` stands in place 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from fxcell.host.audit.redaction import redact, summary
 from fxcell.host.audit.writer import Writer
 from fxcell.host.broker import Broker, EffectRecord
 from fxcell.host.observing import Observer
+from fxcell.policies.builtin import HTTPRequest
 from fxcell.policies.crash import WorkerCrash
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied
@@ -64,6 +66,8 @@ class AuditObserver(Observer):
             told |= {"effect": effect.effect_name, "number": record.number}
             if reason:
                 told["why"] = redact(reason)
+            if type(result) is dict and isinstance(effect, HTTPRequest) and result.get("url") != effect.url:
+                told["answered_by"] = _place(str(result.get("url")))  # redirects led there
         told |= {"seconds": round(record.seconds, 6), "bytes_in": _bytes(_fields(effect)), "bytes_out": _bytes(result)}
         self._writer.put(told)
 
@@ -77,6 +81,11 @@ def _who(broker: Broker) -> dict[str, Any]:
 
 def _what(effect: Effect, number: int) -> dict[str, Any]:
     return {"effect": effect.effect_name, "number": number, "arguments": summary(_fields(effect))}
+
+
+def _place(url: str) -> str:
+    """A URL without what may carry more than where it is: user, query, fragment."""
+    return redact(re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 def _fields(effect: Effect) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -15,7 +16,11 @@ from fxcell.host import audit, cgroups, registry
 from fxcell.host.audit import redaction
 from fxcell.host.audit.file import AuditFile
 from fxcell.host.audit.writer import Writer
+from fxcell.host.broker import Broker
+from fxcell.host.effects.context import Context
 from tests import leaks
+from tests.host.web import OK, redirect
+from tests.host.web import serve as serve  # noqa: PLC0414 - the fixture
 
 PRINT_ONLY = Policy(name="print-only", effects={"Print": True})
 
@@ -354,6 +359,22 @@ def test_secrets_are_in_no_line(tmp_path, monkeypatch):
     assert "pw" not in text
     assert shown["headers"]["Accept"] == "text/html"
     assert "page=2" in shown["url"]
+
+
+def test_request_that_was_redirected_is_recorded_with_where_it_led_and_without_the_query(tmp_path, serve):
+    def lead(connection, request):
+        connection.sendall(redirect(f"http://localhost:{server.port}/b?token=hush-hush") if request["target"] == "/a" else OK)
+
+    server = serve(lead)
+    hosts = [f"127.0.0.1:{server.port}", f"localhost:{server.port}"]
+    granted = Policy(effects={"HTTPRequest": {"hosts": hosts, "private_hosts": True}})
+    with audit.to_file(tmp_path / "log"):
+        for path in ("/a", "/c"):
+            context = Context("w9", granted, time.monotonic() + 30.0, lambda _seconds: False, print)
+            Broker(granted, "w9").perform(FX.HTTPRequest(url=f"http://127.0.0.1:{server.port}{path}"), context)
+    done = [record for record in records(tmp_path / "log") if record.get("decision") == "done"]
+    assert [record.get("answered_by") for record in done] == [f"http://localhost:{server.port}/b", None]
+    assert "hush-hush" not in (tmp_path / "log").read_text()
 
 
 def test_many_threads_write_one_whole_chain(tmp_path):
