@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fxcell.host.background import DaemonExecutor
+from fxcell.host.log_text import traceback_text
 from fxcell.policies.effects import Effect
 
 ANSWER_S = 60.0
@@ -87,8 +88,9 @@ def put(question: Question, cancelled: Callable[[float], bool]) -> tuple[Answer,
             return Answer.NO, "nobody answered in time"
         except KeyboardInterrupt:
             raise
-        except BaseException:  # noqa: BLE001 - the host's own code may raise anything, SystemExit too: logged, and denied
-            _log.exception("the approver failed; its question of worker %s counts as denied", question.worker)
+        except BaseException as error:  # noqa: BLE001 - the host's own code may raise anything, SystemExit too: logged, and denied
+            told = question.worker, traceback_text(error)
+            _log.error("the approver failed; its question of worker %s counts as denied\n%s", *told)
             return Answer.NO, "it could not be asked"
         if not isinstance(answer, Answer):  # True, "yes": not guessed at
             _log.error("the approver answered %.80r, which is no Answer; that counts as denied", answer)

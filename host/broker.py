@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from fxcell.host.effects import HANDLERS
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Context
 from fxcell.host.gates import gates_for
+from fxcell.host.log_text import traceback_text
 from fxcell.host.observing import Observer
 from fxcell.policies import rules
 from fxcell.policies.effects import Effect
@@ -74,7 +74,7 @@ class Broker:
         self.performed = self.refused = 0
         self.last_denial: EffectDenied | None = None
         self.performer: Callable[[Effect, Context], Any] = _handle
-        self.simulated = False
+        self.simulated = self._unjudged = False
         self.command = self.plugin = ""
         self._calls: dict[str, int] = {}
         self._gates = gates_for(policy)
@@ -89,6 +89,7 @@ class Broker:
         """Reset what is counted per command."""
         self.performed = self.refused = 0
         self.last_denial = None
+        self._unjudged = False
         self._calls.clear()
         for gate in self._gates.values():
             gate.begin_command()
@@ -149,7 +150,10 @@ class Broker:
         except EffectDenied:
             raise
         except Exception as error:
-            _log.exception("the rules could not judge an effect FX.%s of worker %s", effect.effect_name, self.worker)
+            if not self._unjudged:  # once in a command: a plugin can ask again and again
+                self._unjudged = True
+                told = effect.effect_name, self.worker, traceback_text(error)
+                _log.error("the rules could not judge an effect FX.%s of worker %s\n%s", *told)
             raise EffectDenied(effect.effect_name, None, "it could not be judged", self.policy.name, "") from error
 
     def _check_budgets(self, name: str) -> None:
@@ -187,10 +191,9 @@ def _handle(effect: Effect, context: Context) -> Any:
         raise
     except BaseException as error:
         # SystemExit too: no handler ends the host, or takes the outcome from who waits for it.
-        # The text and the traceback can hold host paths and whatever the plugin sent: the log gets both, line by line
-        # made harmless; the plugin gets neither.
-        lines = "\n".join(visible(line) for line in traceback.format_exc().splitlines())
-        _log.error("the handler of FX.%s failed for worker %s\n%s", name, context.worker, lines)
+        # The text and the traceback can hold host paths and whatever the plugin sent: the log gets both, made harmless;
+        # the plugin gets neither.
+        _log.error("the handler of FX.%s failed for worker %s\n%s", name, context.worker, traceback_text(error))
         raise EffectFailed(name, "internal", "the host's handler failed; the host's log says why") from error
     if time.monotonic() >= context.deadline:
         raise EffectFailed(name, "timeout", "the command's deadline passed while it was performed")

@@ -20,6 +20,7 @@ import msgspec
 from fxcell.host import ending, watching
 from fxcell.host.broker import Broker
 from fxcell.host.diagnose import HostCause
+from fxcell.host.log_text import traceback_text
 from fxcell.host.outputs import Outputs
 from fxcell.policies import values, vocabulary
 from fxcell.policies.calls import Definition
@@ -184,8 +185,9 @@ class Exchange:
             self._refuse_effect(number, refusal, deadline)
         except MessageTooLarge as error:
             self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
-        except EncodeError:
-            _log.exception("the answer to FX.%s of worker %s cannot be sent", effect.effect_name, self._broker.worker)
+        except EncodeError as error:
+            told = effect.effect_name, self._broker.worker, traceback_text(error)
+            _log.error("the answer to FX.%s of worker %s cannot be sent\n%s", *told)
             text = "the host's handler answered what cannot be sent; the host's log says why"
             self._refuse_effect(number, EffectFailed(effect.effect_name, "internal", text), deadline)
         except DescriptorsInFlight as error:

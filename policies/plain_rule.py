@@ -70,7 +70,7 @@ class PlainRule(Rule):
             if type(given) not in (int, float) or not 0 <= given < math.inf:
                 return Refusal(key, f"{short(given)} is not a number from 0 to {maximum}", "")
             if given > maximum:
-                wider = f"effects.{name}.{toml_key(f'max_{key}')} = {short(given)}"
+                wider = f"effects.{name}.{toml_key(f'max_{key}')} = {given!r}" if _fits(given) else ""
                 return Refusal(key, f"{short(given)} is over the maximum of {maximum}", wider)
         return None
 
@@ -150,9 +150,14 @@ def _converted(effect: str, field: Field, value: Any) -> Any:
 
 def _wider(key: str, values: Sequence[Any], given: Any) -> str:
     """The line that adds a value to the list; "" for one that TOML cannot hold on a line."""
-    if type(given) not in _SCALARS or (type(given) is str and len(given) > 200):
+    if type(given) not in _SCALARS or not _fits(given) or (type(given) is str and len(given) > 200):
         return ""
     return f"{key} = [{', '.join(_toml(value) for value in (*values, given))}]"
+
+
+def _fits(value: Any) -> bool:
+    """False for whole numbers beyond TOML's 64 bits, which can have so many digits that Python refuses to write them."""
+    return type(value) is not int or -_LARGEST_INT - 1 <= value <= _LARGEST_INT
 
 
 def _toml(value: Any) -> str:

@@ -183,7 +183,19 @@ def test_bug_in_a_handler_tells_the_plugin_nothing_and_the_log_everything(handle
     (record,) = caplog.records
     assert "/srv/secret/place" in record.getMessage()
     assert "\x1b" not in record.getMessage()
-    assert "\nforged" not in record.getMessage()
+    assert r"\nforged" in record.getMessage()
+    assert all(line.startswith("    ") for line in record.getMessage().splitlines()[1:])
+
+
+def test_effect_that_cannot_be_judged_is_denied_and_logged_once_in_a_command(monkeypatch, caplog):
+    monkeypatch.setattr("fxcell.policies.rules.check", lambda *_: 1 / 0)
+    broker = Broker(PRINT_ONLY, "w3")
+    for _command in range(2):
+        broker.begin_command()
+        for _ in range(5):
+            with pytest.raises(EffectDenied, match="could not be judged"):
+                broker.perform(Print(content=1), context(PRINT_ONLY))
+    assert len(caplog.records) == 2
 
 
 def test_open_effect_is_seen_while_it_is_performed_and_gone_after_a_failure(handler):

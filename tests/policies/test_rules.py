@@ -219,6 +219,14 @@ def test_rule_objects_and_tables_are_the_same():
     assert policy(**rules) == policy(**tables)
 
 
+@pytest.mark.parametrize("times", [10**100, 10**5000, -(10**5000), 10**20000], ids=["100", "5000", "minus", "20000"])
+@pytest.mark.parametrize("rule", [{"times": [1, 2]}, {"max_times": 5}, None], ids=["list", "maximum", "not granted"])
+def test_whole_number_of_any_size_is_denied_in_a_short_text_without_a_line_that_holds_it(rule, times):
+    refusal = denied(policy(Measure=rule) if rule else policy(), Measure(unit="kg", times=times))
+    assert len(str(refusal)) < 400
+    assert "0000000" not in refusal.suggestion
+
+
 def test_calls_allowed_is_the_smaller_of_rule_and_limit():
     held = Policy(limits=Limits(effects=10), effects={"Print": True, "Log": {"max_calls": 3}, "Now": {"max_calls": 30}})
     assert [calls_allowed(held, name) for name in ("Print", "Log", "Now", "Sleep")] == [10, 3, 10, 0]
