@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fxcell.host.audit.chain import GENESIS, AuditError, digest, split
+from fxcell.policies.names import short
 
 _LINE_BYTES_MAX = 2**20
+_NUMBER_MAX = 2**63
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,12 @@ def verify(paths: Sequence[str], *, expect: str | None = None, key: bytes | None
     """Read audit files and say whether they are whole.
 
     expect: the hash that the last line must have, as `head` said it.
-    Raises: AuditError - a file cannot be read, or the log is keyed and no key was given.
+    Raises: AuditError - a file cannot be read, `expect` is no hash, or the log is keyed and no key was given.
     """
+    if expect is not None:
+        expect = expect.strip().lower()
+        if not _HASH.fullmatch(expect):
+            raise AuditError(f"the expected hash must be 64 hex digits, as `fxcell audit head` says it, not {short(expect)}")
     chain = _Chain(key)
     path, number = "", 0
     try:
@@ -69,7 +77,7 @@ def verify(paths: Sequence[str], *, expect: str | None = None, key: bytes | None
                 raise _Broken(
                     f"the last line is torn after {len(chain.torn)} bytes: it was cut, or its host was killed"
                 )
-        if expect is not None and not hmac.compare_digest(expect.strip().lower(), chain.head.decode()):
+        if expect is not None and not hmac.compare_digest(expect, chain.head.decode()):
             raise _Broken(
                 f"the log ends in hash {chain.head.decode()}, not in the expected one: lines after it were removed"
             )
@@ -100,7 +108,7 @@ class _Chain:
                 raise _Broken("the line before it is no record, and this one does not vouch for it")
             self.torn = None
         if first and not self.records and record.get("event") == "opened":
-            self.head, self.seq = str(record.get("prev")).encode(), record["seq"] - 1
+            self.head, self.seq = _hash_before(record), record["seq"] - 1
             self.first_seq = record["seq"]
         if (first or not self.records) and record.get("event") != "opened":
             raise _Broken("the file does not begin with an `opened` line: lines before it were removed")
@@ -110,14 +118,14 @@ class _Chain:
             )
         if record.get("event") == "opened":
             self._check_opened(record)
+        lost = _number(record, "count") if record.get("event") == "lost" else 0
         if not hmac.compare_digest(digest(self.head, found[0], self._key), found[1]):
             raise _Broken(
                 f"its hash is not that of the record before it and its own text: record {record['seq']} or one before was changed"
             )
         self.head, self.seq = found[1], record["seq"]
         self.records += 1
-        if record.get("event") == "lost":
-            self.lost += record["count"]
+        self.lost += lost
 
     def _check_opened(self, record: dict[str, Any]) -> None:
         if record.get("keyed") and self._key is None:
@@ -135,13 +143,40 @@ class _Chain:
 
 
 def _record(body: bytes) -> dict[str, Any]:
+    """The record in a line without its hash. What two readers could read as two different records is none."""
     try:
-        record = json.loads(body)
+        record = json.loads(body.decode(), object_pairs_hook=_once_each)
     except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict) or type(record.get("seq")) is not int:
+    if not isinstance(record, dict):
         raise _Broken("it is not a record")
+    if "hash" in record:
+        raise _Broken("it holds the key 'hash' twice")
+    _number(record, "seq")
     return record
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise _Broken(f"it holds the key {short(key)} twice")
+        table[key] = value
+    return table
+
+
+def _number(record: dict[str, Any], key: str) -> int:
+    number = record.get(key)
+    if type(number) is not int or not 1 <= number < _NUMBER_MAX:
+        raise _Broken(f"it is not a record: {key!r} must be a whole number from 1, below 2 to the power of 63")
+    return number
+
+
+def _hash_before(record: dict[str, Any]) -> bytes:
+    prev = record.get("prev")
+    if type(prev) is not str or not _HASH.fullmatch(prev):
+        raise _Broken("it is not a record: 'prev' must be 64 hex digits")
+    return prev.encode()
 
 
 def _in_order(paths: Sequence[str]) -> list[str]:

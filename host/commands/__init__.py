@@ -264,7 +264,7 @@ _AUDIT_EXITS = """\b
 Exit codes:
     0  every line is there and as it was written
     1  something was removed, changed, moved or torn; the line and why are printed
-    2  a file cannot be read, or the log is keyed and no key was given
+    2  a file cannot be read, HASH is none, or the log is keyed and no key was given
 """
 
 _audit = typer.Typer(

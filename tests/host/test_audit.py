@@ -13,10 +13,11 @@ import pytest
 
 from fxcell import *
 from fxcell.host import audit, cgroups, registry
-from fxcell.host.audit import redaction
+from fxcell.host.audit import chain, redaction
 from fxcell.host.audit.file import AuditFile
 from fxcell.host.audit.writer import Writer
 from fxcell.host.broker import Broker
+from fxcell.host.commands.audit import verify_files
 from fxcell.host.effects.context import Context
 from tests import leaks
 from tests.host.web import OK, redirect
@@ -143,6 +144,51 @@ def test_tampered_log_is_found_with_line_and_reason(tmp_path, attack, why):
     assert not report.whole
     assert why in report.why
     assert report.line >= 1
+
+
+OPENED = b'{"seq":1,"event":"opened","keyed":false,"prev":"' + b"0" * 64 + b'"}'
+
+
+@pytest.mark.parametrize(
+    ("bodies", "line", "why"),
+    [
+        ([OPENED.replace(b"0" * 64, rb"\ud800")], 1, "'prev'"),
+        ([OPENED.replace(b'"0', b'["0').replace(b'0"', b'0"]')], 1, "'prev'"),
+        ([OPENED.replace(b":1", b":" + b"9" * 4000)], 1, "'seq'"),
+        ([OPENED.replace(b":1", b":" + b"9" * 5000)], 1, "not a record"),
+        ([OPENED.replace(b":1", b":0")], 1, "'seq'"),
+        ([OPENED.replace(b":1", b":true")], 1, "'seq'"),
+        ([OPENED, b'{"seq":2,"event":"lost"}'], 2, "'count'"),
+        ([OPENED, b'{"seq":2,"event":"lost","count":"x"}'], 2, "'count'"),
+        ([OPENED, b'{"seq":2,"event":"lost","count":-3}'], 2, "'count'"),
+        ([OPENED, b'{"seq":2,"effect":"Print","effect":"WriteFile"}'], 2, "the key 'effect' twice"),
+        ([OPENED, b'{"seq":2,"arguments":{"path":"/a","path":"/b"}}'], 2, "the key 'path' twice"),
+        ([OPENED, b'{"seq":2,"hash":"x"}'], 2, "the key 'hash' twice"),
+        ([OPENED, b'{"seq":2,"a":' + b"[" * 200_000 + b"]" * 200_000 + b"}"], 2, "not a record"),
+        ([OPENED, '{"seq":2}'.encode("utf-16")], 2, "not a record"),
+    ],
+    ids=[
+        "surrogate", "list", "4000 digits", "5000 digits", "zero", "true", "no count", "text", "negative", "key twice", "deeper",
+        "hash", "nested", "utf-16",
+    ],
+)  # fmt: skip
+def test_malformed_record_with_a_right_hash_is_broken_at_its_line(tmp_path, bodies, line, why):
+    path, previous = tmp_path / "log", b"0" * 64
+    with path.open("wb") as file:
+        for body in bodies:
+            sealed, previous = chain.seal(previous, body, None)
+            file.write(sealed)
+    report = audit.verify([str(path)])
+    assert (report.whole, report.line) == (False, line)
+    assert why in report.why
+
+
+@pytest.mark.parametrize("expect", ["é", "", "0" * 63, "0" * 64 + "é"])
+def test_expected_hash_that_is_none_exits_2_and_says_what_it_must_be(tmp_path, expect, capsys):
+    path = tmp_path / "log"
+    written(path, 2)
+    assert verify_files([str(path)], expect=expect, key_file=None, as_json=False) == 2
+    assert "64 hex digits" in capsys.readouterr().err
 
 
 def test_end_cut_off_is_found_only_with_the_expected_hash(tmp_path):
