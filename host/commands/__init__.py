@@ -92,8 +92,8 @@ def _run(
         str | None,
         typer.Option(
             "--record", metavar="FILE",
-            help="Write command, code, effects with their results, and outcome there, for `fxcell replay`. Headers such as "
-            "Authorization and Cookie are redacted; all else is in it as it was.",
+            help="Write command, code, effects with their results, and outcome there, for `fxcell replay`; the file must not "
+            "exist. Headers such as Authorization and Cookie are redacted; all else is in it as it was.",
         ),
     ] = None,
     dry_run: Annotated[

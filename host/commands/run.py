@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Manner:
     """How a plugin is run beside the ordinary way.
 
-    record:  path of the record to write, or None.
+    record:  path of the record to write, where nothing is yet, or None.
     dry_run: no effect is performed; each that would be is printed, and answered as host/simulate.py says.
     audit:   path of the file where each decision is recorded (fxcell.host.audit), or None.
     """
@@ -94,6 +94,8 @@ def parse_arguments(given: Sequence[str]) -> dict[str, Any]:
 def _answer(target: str, policy_name: str, given: Sequence[str], deadline_s: float | None, manner: Manner) -> Any:
     if deadline_s is not None and not (math.isfinite(deadline_s) and deadline_s > 0):
         raise UserError(f"--deadline must be a number of seconds above 0, got {deadline_s}")
+    if manner.record is not None and os.path.lexists(manner.record):
+        raise UserError(f"{manner.record!r} exists already: a record is not written over it; give another name")
     from fxcell import FX, load_policy
     from fxcell.host import asking, shutdown
     from fxcell.host.commands.prompt import ask_at_the_terminal

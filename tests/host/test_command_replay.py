@@ -79,6 +79,17 @@ def test_what_cannot_be_replayed_exits_2(plugin, tmp_path):
     assert "hello" not in refused.stdout
 
 
+def test_record_onto_a_file_or_link_that_exists_is_refused_before_the_run_and_leaves_it(plugin, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("notes.txt", "link"):
+        refused = fxcell("run", plugin, "--record", str(tmp_path / name))
+        assert (refused.returncode, refused.stdout) == (exits.USAGE, "")
+        assert "exists already" in only_line(refused)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_dry_run_performs_nothing_and_prints_what_it_would_have(plugin, tmp_path, serve):
     server = serve(OK)
     policy = tmp_path / "web.toml"
