@@ -3,8 +3,9 @@
     rule.secrets --resolve--> Injected --headers--> the request, on its first origin alone
                                   └----clean------- answers, error texts, log texts: the value is cut out
 
-A worker never has the value: it is put into the request after the effect was judged, and exact copies of it in the answer
-are replaced. A server that answers it in another form (encoded, reversed, in two parts) is not noticed: it was trusted with it.
+A worker never has the value: it is put into the request after the effect was judged, and copies of it in the answer are
+replaced, in any case of letters and as the host itself writes it in URLs and errors. A server that answers it in another
+form (encoded, reversed, in two parts) is not noticed: it was trusted with it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fxcell.host.audit.redaction import hide
+from fxcell.host.audit.redaction import hide, spellings
 from fxcell.policies.errors import EffectFailed
 from fxcell.policies.secret_refs import SecretRef, parse_reference
 
@@ -40,9 +41,12 @@ class Injected:
     def __init__(self, values: Mapping[str, tuple[str, str]]) -> None:
         """values: header -> (word before it or "", secret)."""
         self.headers = {name: f"{scheme} {secret}".strip() for name, (scheme, secret) in values.items()}
-        # The longest first: one may be a part of another.
-        self._texts = sorted({secret for _, secret in values.values()}, key=len, reverse=True)
-        self._bytes = [text.encode() for text in self._texts]
+        forms = {form for _, secret in values.values() for form in spellings(secret)}
+        # The longest first: one may be a part of another. In any case of letters: a host's name is compared, and told, in
+        # small ones.
+        pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)) or "(?!)"
+        self._text = re.compile(pattern, re.IGNORECASE)
+        self._raw = re.compile(pattern.encode(), re.IGNORECASE)
 
     def __bool__(self) -> bool:
         return bool(self.headers)
@@ -54,14 +58,12 @@ class Injected:
         raise TypeError("secrets are not copied out of the host")
 
     def clean(self, value: Any) -> Any:
-        """The text, bytes, or dict of them, with every exact copy of a secret replaced by SHOWN."""
+        """The text, bytes, or dict of them, with every copy of a secret, in any case of letters, replaced by SHOWN."""
         if isinstance(value, str):
-            for text in self._texts:
-                value = value.replace(text, SHOWN)
-        elif isinstance(value, bytes):
-            for raw in self._bytes:
-                value = value.replace(raw, SHOWN.encode())
-        elif isinstance(value, dict):
+            return self._text.sub(SHOWN, value)
+        if isinstance(value, bytes):
+            return self._raw.sub(SHOWN.encode(), value)
+        if isinstance(value, dict):
             return {self.clean(key): self.clean(item) for key, item in value.items()}
         return value
 
