@@ -113,7 +113,7 @@ class HTTPClient:
     ) -> dict[str, Any] | HTTPRequest:
         """One request on a connection of its own; answers the result, or the request that a redirect asks for."""
         target = _target(effect)
-        headers = http_headers.to_send(effect, target, injected.headers)
+        headers = http_headers.to_send(effect, target, injected.values)
         addresses = public_addresses(
             target.host, target.port, self.resolve, pace, allow_private=allowance.private_hosts
         )
