@@ -13,14 +13,14 @@ import math
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fxcell.host.effects import HANDLERS
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Context
-from fxcell.host.gates import gates_for
+from fxcell.host.gates import Bucket, gates_for
 from fxcell.host.observing import Observer
 from fxcell.policies import rules
 from fxcell.policies.effects import Effect
@@ -62,7 +62,7 @@ class Broker:
 
     observer: Observer | None = None
 
-    def __init__(self, policy: Policy, worker: str, *, history: int = 256) -> None:
+    def __init__(self, policy: Policy, worker: str, *, history: int = 256, rates: Mapping[str, Bucket] | None = None) -> None:
         self.policy = policy
         self.worker = worker
         self.records: deque[EffectRecord] = deque(maxlen=history)
@@ -73,7 +73,7 @@ class Broker:
         self.performer: Callable[[Effect, Context], Any] = _handle
         self.command = self.plugin = ""
         self._calls: dict[str, int] = {}
-        self._gates = gates_for(policy)
+        self._gates = gates_for(policy, rates)
         self._number = 0
 
     def begin_command(self) -> None:

@@ -62,7 +62,7 @@ class Session:
         self.enforced: dict[str, dict[str, Any]] = {}
         self.ended: str | None = None
         self.busy = False
-        self.broker = brokers.Broker(policy, self.process.id)
+        self.broker = brokers.Broker(policy, self.process.id, rates=self.caller.rates)
         self.outputs = Outputs(policy)
         self.tape: Tape | None = None
         self._turn = threading.Lock()

@@ -82,7 +82,10 @@ def granted(**rule):
 
 def send(policy, command):
     worker = FX.StartWorkerProcess(policy=policy) | run
-    return FX.SendCommandToWorkerProcess(process=worker, command=command) | run
+    try:
+        return FX.SendCommandToWorkerProcess(process=worker, command=command) | run
+    finally:
+        FX.StopWorkerProcess(process=worker) | run
 
 
 def test_field_is_filled_for_the_handler_and_cut_out_of_all_that_comes_back():
@@ -121,6 +124,7 @@ def test_secret_field_is_in_no_record_audit_line_log_or_question(tmp_path, caplo
         asking.answer_with(None)
     kept = [(tmp_path / name).read_bytes().decode("latin-1") for name in ("a.jsonl", "r.fxr")]
     records = repr(list(registry.session_of(worker).broker.records))
+    FX.StopWorkerProcess(process=worker) | run
     assert len(questions) == len(SEEN) == 3
     assert "s3cret" not in "".join([*kept, *questions, records, caplog.text]).lower()
     assert "401 for [secret]" in caplog.text
