@@ -10,6 +10,7 @@ import pytest
 
 from fxcell import FX, Effect, EffectDenied, EffectFailed, Policy, handles, run, zef_function
 from fxcell.host import asking, audit, registry
+from fxcell.host.commands.run import _would_perform as would_perform
 from fxcell.host.recording import recording
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.loader import load_policy
@@ -128,6 +129,16 @@ def test_secret_field_is_in_no_record_audit_line_log_or_question(tmp_path, caplo
     assert len(questions) == len(SEEN) == 3
     assert "s3cret" not in "".join([*kept, *questions, records, caplog.text]).lower()
     assert "401 for [secret]" in caplog.text
+
+
+def test_dry_run_prints_the_placeholder_and_looks_no_secret_up(monkeypatch, capsys):
+    monkeypatch.delenv("FXCELL_TEST_KEY")
+    worker = FX.StartWorkerProcess(policy=granted()) | run
+    registry.session_of(worker).broker.performer = would_perform
+    assert FX.SendCommandToWorkerProcess(process=worker, command=asks(["x"])) | run == [None]
+    FX.StopWorkerProcess(process=worker) | run
+    assert capsys.readouterr().out == "would perform FX.LookUp(word='x', api_key='', region='eu', tries=1)\n"
+    assert not SEEN
 
 
 def test_missing_secret_fails_before_the_handler_and_only_the_log_says_why(monkeypatch, caplog):
