@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from enum import StrEnum
 from fxcell.host.background import DaemonExecutor
 from fxcell.host.log_text import traceback_text
 from fxcell.policies.effects import Effect
+from fxcell.policies.errors import EffectError
 
 ANSWER_S = 60.0
 """How long an answer is waited for, and never beyond the command's deadline."""
@@ -67,9 +69,31 @@ _approver: Approver | None = None
 
 
 def answer_with(approver: Approver | None) -> None:
-    """Name who is asked in this process; None names nobody, and then all that must be asked for is denied."""
+    """Name who is asked in this process; None names nobody, and then all that must be asked for is denied.
+
+    approver: a function of one Question (worker, policy, effect, text, deadline), called in a thread of its own, that
+              returns asking.Answer.NO, ONCE or ALWAYS. Anything else is not guessed at: True, "yes" and None are denied,
+              the denial and the log say so.
+              Show the person `question.text`, which is harmless on a terminal; `question.effect` is as the worker sent it.
+              It has ANSWER_S seconds, and never longer than the command; what it raises is logged, and denied.
+    Raises: EffectError - it cannot be called with one argument.
+    """
+    if approver is not None and not _takes_one(approver):
+        raise EffectError(f"answer_with needs a function of one Question that returns an asking.Answer, got {approver!r:.80}")
     global _approver
     _approver = approver
+
+
+def _takes_one(approver: object) -> bool:
+    if not callable(approver):
+        return False
+    try:
+        inspect.signature(approver).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # a built-in that does not say
+        pass
+    return True
 
 
 def put(question: Question, cancelled: Callable[[float], bool]) -> tuple[Answer, str]:
@@ -94,9 +118,14 @@ def put(question: Question, cancelled: Callable[[float], bool]) -> tuple[Answer,
             return Answer.NO, "it could not be asked"
         if not isinstance(answer, Answer):  # True, "yes": not guessed at
             _log.error("the approver answered %.80r, which is no Answer; that counts as denied", answer)
-            return Answer.NO, "the answer was none"
+            return Answer.NO, f"the host's approver returned {_named(answer)}, not an asking.Answer"
         _log.info("worker %s under policy %s: %s: %s", question.worker, question.policy, answer.value, question.text)
         return answer, "the answer was no"
+
+
+def _named(answer: object) -> str:
+    """What the plugin may hear of what the host's own code returned: no text, which could hold anything."""
+    return repr(answer) if answer is None or isinstance(answer, bool) else f"a value of type {type(answer).__name__}"
 
 
 @functools.cache

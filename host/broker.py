@@ -12,14 +12,14 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fxcell.host.effects import HANDLERS
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Context
-from fxcell.host.gates import gates_for
+from fxcell.host.gates import Bucket, gates_for
 from fxcell.host.log_text import traceback_text
 from fxcell.host.observing import Observer
 from fxcell.policies import rules
@@ -65,7 +65,7 @@ class Broker:
 
     observer: Observer | None = None
 
-    def __init__(self, policy: Policy, worker: str, *, history: int = 256) -> None:
+    def __init__(self, policy: Policy, worker: str, *, history: int = 256, rates: Mapping[str, Bucket] | None = None) -> None:
         self.policy = policy
         self.worker = worker
         self.records: deque[EffectRecord] = deque(maxlen=history)
@@ -77,7 +77,7 @@ class Broker:
         self.simulated = self._unjudged = False
         self.command = self.plugin = ""
         self._calls: dict[str, int] = {}
-        self._gates = gates_for(policy)
+        self._gates = gates_for(policy, rates)
         self._number = 0
 
     @property

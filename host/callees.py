@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fxcell.host.gates import Bucket, buckets_for
 from fxcell.host.plugins import load_plugin, narrowed
 from fxcell.policies.calls import Call, Definition, ZefFunction
 from fxcell.policies.errors import PluginNotUsable
@@ -25,11 +26,16 @@ from fxcell.policies.policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Callee:
-    """A plugin that can be called. functions: name -> its code; the first is the default."""
+    """A plugin that can be called.
+
+    functions: name -> its code; the first is the default.
+    rates:     the buckets of its policy's rates, for all its calls: each has a new worker, whose own would be full.
+    """
 
     name: str
     policy: Policy
     functions: Mapping[str, Definition]
+    rates: Mapping[str, Bucket]
 
     def call(self, function: str, arguments: dict[str, Any]) -> Call | None:
         """The call of a function ("" is the first) with these keyword arguments; None when there is no such function."""
@@ -67,7 +73,7 @@ def register(
             read = load_plugin(plugin, function)
             found[read.definition.name.rpartition(".")[2]] = read.definition
             granted = narrowed(granted, read)
-    callee = Callee(name, granted, found)
+    callee = Callee(name, granted, found, buckets_for(granted))
     with _table:
         if name in _callees:
             raise PluginNotUsable(f"a plugin is registered as {name!r} already; callees.unregister({name!r}) first")

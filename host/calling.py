@@ -49,7 +49,7 @@ def perform_call_plugin(effect: CallPlugin, context: Context) -> Any:
         known = ", ".join(callee.functions)
         raise _failed("bad_request", f"{effect.function!r:.80} is not a function of {callee.name!r}. Known: {known}")
     pace = pace_of(effect, context)
-    called = _Called(callee, call, _below(callee.name, context), pace)
+    called = _Called(callee, call, _below(callee, context), pace)
     called.thread.start()
     try:
         while not called.done.wait(min(_LOOK_S, pace.remaining())):
@@ -59,9 +59,9 @@ def perform_call_plugin(effect: CallPlugin, context: Context) -> Any:
     return called.answer()
 
 
-def _below(name: str, context: Context) -> Caller:
+def _below(callee: Callee, context: Context) -> Caller:
     """For whom the callee's worker is. Raises EffectFailed(cycle or depth), naming the chain."""
-    caller = context.caller or Caller()
+    name, caller = callee.name, context.caller or Caller()
     levels = caller.levels
     if context.policy is not None:
         rule = context.policy.effects["CallPlugin"]
@@ -73,7 +73,7 @@ def _below(name: str, context: Context) -> Caller:
         raise _failed("cycle", f"{name!r} is waiting for this call already: {shown}")
     if levels < 1:
         raise _failed("depth", f"the call is nested deeper than max_depth, or {MAX_DEPTH} levels, allows: {shown}")
-    return Caller(name, chain, levels - 1)
+    return Caller(name, chain, levels - 1, rates=callee.rates)
 
 
 class _Called:

@@ -4,11 +4,14 @@
     settle:  answer bytes                        after it was
 
 The broker has gates only for rules that need one; all other effects never come here. One thread at a time uses a gate.
+Workers of one registered plugin (FX.CallPlugin starts one per call) share the buckets of its rates, and nothing else.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from fxcell.host import asking
@@ -23,39 +26,51 @@ from fxcell.policies.rule import Rule
 from fxcell.policies.toml_text import bytes_text
 
 
-def gates_for(policy: Policy) -> dict[str, Gate]:
-    """A fresh gate for each effect whose rule needs one."""
-    return {name: Gate(policy.name, name, rule) for name, rule in policy.effects.items() if rule.gated}
+def gates_for(policy: Policy, shared: Mapping[str, Bucket] | None = None) -> dict[str, Gate]:
+    """A fresh gate for each effect whose rule needs one. shared: effect -> the bucket that other workers use as well."""
+    shared = shared or {}
+    return {name: Gate(policy.name, name, rule, shared.get(name)) for name, rule in policy.effects.items() if rule.gated}
+
+
+def buckets_for(policy: Policy) -> dict[str, Bucket]:
+    """A full bucket for each effect whose rule has a rate, to be shared by workers under the policy."""
+    now_s = time.monotonic()
+    rated = [(name, rule) for name, rule in policy.effects.items() if rule.rate is not None]
+    return {name: Bucket(parse_rate(rule.rate), rule.burst, now_s) for name, rule in rated}
 
 
 class Bucket:
-    """A token bucket on the monotonic clock: full at first, refilled at the rate, never above the burst."""
+    """A token bucket on the monotonic clock: full at first, refilled at the rate, never above the burst. Safe from threads."""
 
     def __init__(self, rate: Rate, burst: int | None, now_s: float) -> None:
         self.per_second = rate.per_second
         self.burst = float(rate.number if burst is None else burst)
         self._tokens = self.burst
         self._filled_s = now_s
+        self._turn = threading.Lock()
 
     def take(self, now_s: float) -> float:
         """Take one token and answer 0.0; without one, the seconds until there is one, and nothing is taken."""
-        self._tokens = min(self.burst, self._tokens + max(0.0, now_s - self._filled_s) * self.per_second)
-        self._filled_s = now_s
-        if self._tokens >= 1.0:
-            self._tokens -= 1.0
-            return 0.0
-        return (1.0 - self._tokens) / self.per_second
+        with self._turn:
+            # Another thread may have read its clock later and be here before.
+            self._tokens = min(self.burst, self._tokens + max(0.0, now_s - self._filled_s) * self.per_second)
+            self._filled_s = max(now_s, self._filled_s)
+            if self._tokens >= 1.0:
+                self._tokens -= 1.0
+                return 0.0
+            return (1.0 - self._tokens) / self.per_second
 
 
 class Gate:
-    """Counts and questions of one effect of one worker."""
+    """Counts and questions of one effect of one worker. shared: its bucket, where other workers use it as well."""
 
-    def __init__(self, policy: str, effect: str, rule: Rule) -> None:
+    def __init__(self, policy: str, effect: str, rule: Rule, shared: Bucket | None = None) -> None:
         self._policy = policy
         self._effect = effect
         self._rule = rule
-        self._bucket = None
-        if rule.rate is not None:
+        self._bucket = shared
+        self._who = "the worker asks" if shared is None else "the plugin, over all its calls, asks"
+        if rule.rate is not None and shared is None:
             self._bucket = Bucket(parse_rate(rule.rate), rule.burst, time.monotonic())
         self._used_bytes = 0
         self._ask = rule.ask
@@ -75,7 +90,7 @@ class Gate:
             self._used_bytes += count
         if self._bucket is not None and (wait_s := self._bucket.take(time.monotonic())) > 0.0:
             rate, number, unit = self._rule.rate, *parse_rate(self._rule.rate)
-            rule = f"the worker asks more often than {rate} with a burst of {self._bucket.burst:g}; next in {wait_s:.3g} s"
+            rule = f"{self._who} more often than {rate} with a burst of {self._bucket.burst:g}; next in {wait_s:.3g} s"
             raise self._denied(rule, f'rate = "{number * 2}/{unit}"')
         if self._ask:
             self._put(effect, context)

@@ -49,12 +49,20 @@ class HostRunner(Runner):
         """`await run.aio(value)`: the same for asyncio, without blocking the loop.
 
         It begins at once. Cancelling it (asyncio.timeout, wait_for) ends the worker that is running it, as a deadline does.
+        Where no loop runs yet, as in `asyncio.run(run.aio(value))`, it is a coroutine, and begins when the loop runs it.
         """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._in_a_loop(value)
         ticket = cancelling.Ticket()
         task = _threads().submit(contextvars.copy_context().run, self._with_ticket, ticket, value)
         future = asyncio.wrap_future(task)
         future.add_done_callback(lambda done: _threads().submit(ticket.cancel) if done.cancelled() else None)
         return future
+
+    async def _in_a_loop(self, value: Any) -> Any:
+        return await self.aio(value)
 
     def _with_ticket(self, ticket: cancelling.Ticket, value: Any) -> Any:
         with ticket.in_this_thread():

@@ -25,9 +25,9 @@ from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Caller, Context
 from fxcell.host.exchange import Exchange, Failure, Verdict
 from fxcell.host.outputs import Outputs
-from fxcell.policies import values, vocabulary
+from fxcell.policies import values
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
-from fxcell.policies.effects import Effect, WorkerProcess
+from fxcell.policies.effects import Effect, WorkerProcess, is_own
 from fxcell.policies.errors import DescriptorsInFlight, EncodeError, MessageTooLarge, WorkerStopped
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import enforced, wire
@@ -62,7 +62,7 @@ class Session:
         self.enforced: dict[str, dict[str, Any]] = {}
         self.ended: str | None = None
         self.busy = False
-        self.broker = brokers.Broker(policy, self.process.id)
+        self.broker = brokers.Broker(policy, self.process.id, rates=self.caller.rates)
         self.outputs = Outputs(policy)
         self.tape: Tape | None = None
         self._turn = threading.Lock()
@@ -157,7 +157,7 @@ class Session:
                 raise WorkerStopped(
                     f"worker {self.process.id} is gone: {self.ended}. Start a new one: FX.StartWorkerProcess() | run"
                 )
-            if isinstance(value, Effect) and value.effect_name not in self.policy.effects and vocabulary.is_own(type(value)):
+            if isinstance(value, Effect) and value.effect_name not in self.policy.effects and is_own(type(value)):
                 # A worker that was not told of it could not even read it: denied, and recorded, before it is sent.
                 self.broker.begin_command()
                 return self.broker.perform(value, self._context(time.monotonic() + self.policy.limits.wall_s))

@@ -16,7 +16,10 @@ from fxcell.policies.policy import Policy
 
 
 class Print(Effect):
-    """Write str(content) as one line on the host's standard output, control characters escaped. Answers None."""
+    """Write str(content) as one line on the host's standard output, control characters escaped. Answers None.
+
+    content: anything; what is long is cut.
+    """
 
     content: Any
 
@@ -24,7 +27,9 @@ class Print(Effect):
 class Log(Effect):
     """Write one record to the host's logger `fxcell.plugin`, labelled with the worker. Answers None.
 
-    level: debug, info, warning or error.
+    message: one line; control characters are escaped.
+    level:   debug, info, warning or error.
+    data:    plain values to go with it, by name.
     """
 
     message: str
@@ -52,6 +57,12 @@ class HTTPRequest(Effect):
     """Have the host perform one HTTP request, redirects followed and each re-checked.
 
     Answers a dict: status (int), headers (dict of str), body (bytes), url (str, after redirects).
+    url:       http:// or https://, without user name and password; at most 8,192 characters.
+    method:    in capitals; one that the rule's `methods` name (GET and HEAD where it names none).
+    headers:   name -> value of the request. Those that decide where it goes or ends (Host, Content-Length, …) are the host's,
+               and so are those that the rule's `secrets` fill.
+    body:      bytes of the request; at most the rule's max_body_bytes, which also bounds the decoded body of the answer.
+    timeout_s: seconds for all of it, redirects included; finite, more than 0, at most until the command's deadline.
     Does not open: sockets, name lookups of the worker's own, or any host the policy's rule does not name.
     """
 
@@ -151,7 +162,10 @@ class KeyValueSet(Effect):
 
 
 class KeyValueDelete(Effect):
-    """Forget a key and its value. Answers whether there was one, once that is on disk."""
+    """Forget a key and its value. Answers whether there was one, once that is on disk.
+
+    key: as for KeyValueGet.
+    """
 
     key: str
 
@@ -190,6 +204,7 @@ class StartWorkerProcess(Effect):
 
     Answers its WorkerProcess. Raises IsolationUnavailable, PolicyError, or WorkerCrash(start_failed).
 
+    policy: as above; a path has a '/' or ends in ".toml".
     plugin: name of the plugin that the worker is for, which KeyValue effects keep state under and CallPlugin counts for
             cycles; None: it keeps none. Lower-case ASCII letters, digits, '.', '_', '-'.
     """
@@ -206,6 +221,8 @@ class StartWorkerProcess(Effect):
 class SendCommandToWorkerProcess(Effect):
     """Run a command (an effect, a call, a list of them, or a plain value) in a worker; answers its result.
 
+    process:    what FX.StartWorkerProcess answered.
+    command:    what to run there.
     deadline_s: seconds for this command, at most the policy's wall_s, which is the default.
     Raises PluginError, EffectDenied, EffectFailed, WorkerCrash, or WorkerStopped.
     """
@@ -216,7 +233,10 @@ class SendCommandToWorkerProcess(Effect):
 
 
 class StopWorkerProcess(Effect):
-    """End a worker and everything it started. Stopping one that is gone already is not an error. Answers None."""
+    """End a worker and everything it started. Stopping one that is gone already is not an error. Answers None.
+
+    process: what FX.StartWorkerProcess answered.
+    """
 
     process: WorkerProcess
 

@@ -146,6 +146,11 @@ class Effect:
         return to_portable_bytes(self)
 
 
+def is_own(cls: type[Effect]) -> bool:
+    """True for an effect that does not ship with fxcell."""
+    return not cls.__module__.startswith("fxcell.")
+
+
 def _is_default(value: Any, field: Field) -> bool:
     default = field.default
     if field.required or type(value) is not type(default):

@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from fxcell.policies.effects import FX, Effect
+from fxcell.policies.effects import FX, Effect, is_own
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.fields import Field
 from fxcell.policies.names import nearest, short
 from fxcell.policies.rule import BASE_KEYS, Refusal, Rule, blamed_on, bytes_of
+from fxcell.policies.secret_refs import checked_field_secrets
 
 DEFAULT_MAXIMA: Mapping[str, Mapping[str, float]] = {
     "Sleep": {"seconds": 86_400.0},
@@ -32,10 +33,15 @@ class PlainRule(Rule):
 
     allowed: field -> the only values it may have, compared with their type.
     maxima:  field -> largest number; a bounded field must lie from 0 to it.
+    secrets: of an effect of one's own: text field -> where the host takes its value from (fxcell.policies.secret_refs).
+             The worker must leave it at its placeholder; the handler sees it filled.
     """
+
+    unwritten: ClassVar[frozenset[str]] = Rule.unwritten | {"secrets"}
 
     allowed: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     maxima: Mapping[str, float] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
@@ -55,9 +61,14 @@ class PlainRule(Rule):
         }
         object.__setattr__(self, "allowed", MappingProxyType(allowed))
         object.__setattr__(self, "maxima", MappingProxyType(dict(self.maxima)))
+        object.__setattr__(self, "secrets", checked_field_secrets(self.secrets))
 
     def judge(self, effect: Effect) -> Refusal | None:
         name = toml_key(effect.effect_name)
+        for key in self.secrets:
+            given, left = getattr(effect, key), placeholder(effect.effect_fields[key])
+            if type(given) is not type(left) or given != left:
+                return Refusal(key, "it is filled by the host, from a secret; leave it out", "")
         for key, values in self.allowed.items():
             given = getattr(effect, key)
             if not any(type(given) is type(value) and given == value for value in values):
@@ -77,6 +88,8 @@ class PlainRule(Rule):
     def to_data(self) -> dict[str, Any]:
         data: dict[str, Any] = {key: list(values) for key, values in self.allowed.items()}
         data.update({f"max_{key}": maximum for key, maximum in self.maxima.items()})
+        if self.secrets:
+            data["secrets"] = dict(self.secrets)
         used = {key: getattr(self, key) for key in BASE_KEYS}
         return data | {key: value for key, value in used.items() if value is not None and value is not False}
 
@@ -86,7 +99,7 @@ class PlainRule(Rule):
         parts: dict[str, Any] = {"allowed": {}, "maxima": {}}
         for key, value in data.items():
             # A list is of allowed values, also where a field of one's own is called `rate` or `ask`.
-            if key in BASE_KEYS and not isinstance(value, list | tuple):
+            if key in (*BASE_KEYS, *_secrets_key(FX[effect])) and not isinstance(value, list | tuple):
                 parts[key] = value
             elif key.startswith("max_"):
                 parts["maxima"][key.removeprefix("max_")] = value
@@ -103,6 +116,7 @@ class PlainRule(Rule):
         allowed = {
             key: [_converted(name, known[key], value) for value in values] for key, values in self.allowed.items()
         }
+        _check_secrets(effect, self)
         # Converted, so that 10 and 10.0 give one digest where the field is a float.
         maxima = {key: _converted(name, known[key], value) for key, value in self.maxima.items()}
         maxima = {**DEFAULT_MAXIMA.get(name, {}), **maxima}
@@ -111,10 +125,37 @@ class PlainRule(Rule):
 
 def _check_keys(effect: type[Effect], given: Iterable[str]) -> None:
     name, known = effect.effect_name, effect.effect_fields
-    keys = [*BASE_KEYS, *known, *(f"max_{key}" for key, field in known.items() if _is_number(field))]
+    keys = [*BASE_KEYS, *_secrets_key(effect), *known, *(f"max_{key}" for key, field in known.items() if _is_number(field))]
     for key in given:
         if key not in keys:
             raise PolicyError(f"effects.{name} has no key {key!r}{nearest(key, keys)}", at=("effects", name, str(key)))
+
+
+def placeholder(field: Field) -> Any:
+    """What stands in a field that the host fills: its default, "" where the class gives none."""
+    return "" if field.required else field.default
+
+
+def _secrets_key(effect: type[Effect]) -> tuple[str, ...]:
+    return ("secrets",) if is_own(effect) else ()
+
+
+def _check_secrets(effect: type[Effect], rule: PlainRule) -> None:
+    name, known = effect.effect_name, effect.effect_fields
+    for key in rule.secrets:
+        at = ("effects", name, "secrets", key)
+        if not is_own(effect):
+            raise PolicyError(f"effects.{name} takes no secrets: the host's handler would show them", at=at)
+        if key not in known:
+            raise PolicyError(f"effects.{name}.secrets: FX.{name} has no field {key!r}{nearest(key, list(known))}", at=at)
+        if key in rule.allowed or key in rule.maxima:
+            raise PolicyError(f"effects.{name}.secrets: {key} is filled by the host, so no condition on it decides", at=at)
+        try:
+            taken = [known[key].convert(text) for text in ("a text", placeholder(known[key]))]
+        except (TypeError, ValueError, OverflowError):
+            taken = []
+        if not taken or taken[0] != "a text":
+            raise PolicyError(f"effects.{name}.secrets: {key} must be a field of texts, it is {known[key].type_text}", at=at)
 
 
 def _check_values(name: str, values: object) -> None:

@@ -37,7 +37,7 @@ class Rule:
 
     max_calls:       how often one command may ask for the effect; None leaves it to limits.effects, which counts all effects.
     rate:            how often one worker may ask, over all its commands: "10/s", "600/min" or "5/h". What comes faster is
-                     denied, not delayed.
+                     denied, not delayed. Of a plugin that is registered for CallPlugin: over all its calls.
     burst:           how many may come at once after a pause; None is the rate's own number.
     max_total_bytes: bytes, as encoded, that the effect's arguments and answers may have together in one command.
     ask:             True: whoever the host named (fxcell.host.asking) must agree to each; where nobody can be asked, or

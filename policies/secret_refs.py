@@ -1,6 +1,7 @@
-"""`secrets` of a rule: which header the host fills, and where it takes the value from. The value itself is never here.
+"""`secrets` of a rule: which header, or field, the host fills, and where it takes the value from. Never the value itself.
 
     secrets = { Authorization = "Bearer env:API_TOKEN", X-Key = "file:/run/keys/weather", X-Other = "host:weather" }
+    secrets = { api_key = "env:API_KEY" }           of an effect of one's own: a field
 
 A policy holds references only, so its digest, its TOML and its errors cannot hold a secret. An error about a reference
 does not quote it: somebody may have written the secret itself there.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.names import short
@@ -48,12 +49,9 @@ def checked_secrets(given: object, taken: frozenset[str]) -> Mapping[str, str]:
 
     Raises: PolicyError, at ("secrets", header) - never quoting a value.
     """
-    if not isinstance(given, Mapping):
-        raise PolicyError(f"secrets must be a table of header = reference, got {type(given).__name__}", at=("secrets",))
-    if len(given) > MAX_SECRETS:
-        raise PolicyError(f"secrets names {len(given)} headers, at most {MAX_SECRETS} are kept", at=("secrets",))
+    table = _table(given, "header")
     seen: set[str] = set()
-    for header, reference in given.items():
+    for header, reference in table.items():
         if type(header) is not str or not _HEADER_NAME.fullmatch(header):
             raise PolicyError(f"secrets: {short(header)} is not the name of a header", at=("secrets",))
         lower = header.lower()
@@ -63,7 +61,28 @@ def checked_secrets(given: object, taken: frozenset[str]) -> Mapping[str, str]:
             raise PolicyError(f"secrets names the header {header!r} twice, in another case", at=("secrets", header))
         seen.add(lower)
         _check_reference(header, reference)
-    return MappingProxyType({str(header): str(given[header]) for header in sorted(given)})
+    return MappingProxyType({str(header): str(table[header]) for header in sorted(table)})
+
+
+def checked_field_secrets(given: object) -> Mapping[str, str]:
+    """The table of a rule of an effect of one's own, read-only; whether there are such fields is the rule's to say.
+
+    Raises: PolicyError, at ("secrets", field) - never quoting a value.
+    """
+    table = _table(given, "field")
+    for name, reference in table.items():
+        if type(name) is not str or not name.isidentifier():
+            raise PolicyError(f"secrets: {short(name)} is not the name of a field", at=("secrets",))
+        _check_reference(name, reference)
+    return MappingProxyType({name: str(table[name]) for name in sorted(table)})
+
+
+def _table(given: object, what: str) -> Mapping[Any, object]:
+    if not isinstance(given, Mapping):
+        raise PolicyError(f"secrets must be a table of {what} = reference, got {type(given).__name__}", at=("secrets",))
+    if len(given) > MAX_SECRETS:
+        raise PolicyError(f"secrets names {len(given)} {what}s, at most {MAX_SECRETS} are kept", at=("secrets",))
+    return given
 
 
 def _check_reference(header: str, reference: object) -> None:

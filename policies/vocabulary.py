@@ -14,12 +14,12 @@ import decimal
 import types
 import typing
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fxcell.policies import values
-from fxcell.policies.effects import FX, Effect
+from fxcell.policies.effects import FX, Effect, is_own
 from fxcell.policies.errors import DecodeError, EffectError, FxcellError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MAX_EFFECT_BYTES = 64 * 1024
 """One described effect: names, docstring and defaults together."""
 
-_OWN_PACKAGE = "fxcell."
 _CLASSES = (
     str, int, float, bool, bytes, complex, list, dict, tuple, set, frozenset, datetime.datetime, datetime.date,
     datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID,
@@ -43,13 +42,17 @@ _CHOICES = (str, int, bool, bytes, type(None))
 
 def described(policy: Policy) -> bytes | None:
     """The effects of one's own that the policy grants, encoded; None when it grants only what every worker knows."""
-    own = [cls for cls in (FX[name] for name in policy.effects) if is_own(cls)]
-    return values.encode_value([_described(cls) for cls in own]) if own else None
+    own = [FX[name] for name in policy.effects if is_own(FX[name])]
+    told = [_with_placeholders(_described(cls), getattr(policy.effects[cls.effect_name], "secrets", {})) for cls in own]
+    return values.encode_value(told) if told else None
 
 
-def is_own(cls: type[Effect]) -> bool:
-    """True for an effect that does not ship with fxcell."""
-    return not cls.__module__.startswith(_OWN_PACKAGE)
+def _with_placeholders(told: dict[str, Any], filled: Collection[str]) -> dict[str, Any]:
+    """The description as a worker needs it whose policy has the host fill these fields: none of them must be given."""
+    if not filled:
+        return told
+    fields = [{"default": "", **field} if field["name"] in filled else field for field in told["fields"]]
+    return {**told, "fields": fields}
 
 
 def check_describable(cls: type[Effect]) -> None:

@@ -1,6 +1,7 @@
 """Arguments as one short line that holds no secret.
 
-Texts given to hide() are replaced wherever they appear, as they are and as percent-encoding and repr write them. Values
+Texts given to hide() are replaced wherever they appear, in any case of letters, as they are and as percent-encoding and repr
+write them. Values
 under names such as Authorization or Cookie are never shown, nor is what stands before the @ of a URL. Bytes are never
 shown, only counted.
 """
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fxcell.host.effects.basic import visible
+from fxcell.policies.plain_rule import toml_text
 
 REDACTED = "[redacted]"
 SHOWN_CHARACTERS = 200
@@ -22,29 +24,43 @@ _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _QUERY = re.compile(
     r"([?&;][^=&#\s]*(?:auth|token|secret|passw|key|credential|session|signature|sig)[^=&#\s]*=)[^&#\s]*", re.IGNORECASE
 )
+URL_SAFE = "%!#$&'()*+,/:;=?@[]~\\"
+"""What stays as it is when the host writes down where a redirect leads."""
+
 _hidden: frozenset[str] = frozenset()
+_pattern: re.Pattern[str] | None = None
 _longest = 0
 _table = threading.Lock()
 
 
 def hide(secret: str) -> None:
     """Show a text in no audit line from now on. Raises ValueError below 4 characters: it would be found everywhere."""
-    global _hidden, _longest
+    global _hidden, _pattern, _longest
     if len(secret) < 4:
         raise ValueError(f"a secret of {len(secret)} characters cannot be told from other text; it needs at least 4")
-    twins = {secret, quote(secret, safe=""), quote(secret), repr(secret)[1:-1], visible(secret)}
+    twins = spellings(secret)
     with _table:
-        _hidden |= twins
-        _longest = max(map(len, _hidden))
+        if not twins <= _hidden:  # a secret that is sent again costs nothing
+            _hidden |= twins
+            _longest = max(map(len, _hidden))
+            longest_first = sorted(_hidden, key=len, reverse=True)
+            _pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+
+
+def spellings(secret: str) -> frozenset[str]:
+    """The ways in which the host itself writes a text: as it is, in URLs, in errors and in suggestions."""
+    return frozenset({
+        secret, quote(secret, safe=""), quote(secret), quote(secret, safe=URL_SAFE, encoding="latin-1", errors="replace"),
+        repr(secret)[1:-1], visible(secret), toml_text(secret)[1:-1],
+    })  # fmt: skip
 
 
 def redact(text: str) -> str:
     """The first characters of a text as one visible line without secrets; long ones are cut at 200 characters."""
     # A secret that the cut goes through is not found: the end of what was cut is never shown.
     head = text[: 4 * SHOWN_CHARACTERS + _longest]
-    for secret in sorted(_hidden, key=len, reverse=True):
-        if secret in head:
-            head = head.replace(secret, REDACTED)
+    if _pattern is not None:
+        head = _pattern.sub(REDACTED, head)
     if len(text) > 4 * SHOWN_CHARACTERS + _longest:
         head = head[: max(0, len(head) - _longest)]
     if "://" in head:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fxcell.policies.call_rule import MAX_DEPTH
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectFailed
 from fxcell.policies.policy import Policy
+
+if TYPE_CHECKING:
+    from fxcell.host.gates import Bucket
 
 _WAIT_STEP_S = 3600.0  # lock waits refuse seconds beyond about 292 years; an hour is never noticed
 
@@ -30,12 +33,14 @@ class Caller:
     chain:  names of the plugins whose calls led here, outermost first, its own last.
     levels: how many levels of calls may still lie below it.
     kept:   by a key of the handler's choice; closed when the worker ends.
+    rates:  effect -> bucket, of a plugin that is called: shared by the workers of all its calls. None: the worker's own.
     """
 
     plugin: str = ""
     chain: tuple[str, ...] = ()
     levels: int = MAX_DEPTH
     kept: dict[str, Kept] = field(default_factory=dict)
+    rates: Mapping[str, Bucket] | None = None
 
     def close(self) -> None:
         """Close all that was kept."""

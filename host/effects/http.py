@@ -25,6 +25,7 @@ import httpcore
 import httpx
 
 from fxcell.host import secrets
+from fxcell.host.audit.redaction import URL_SAFE
 from fxcell.host.effects import http_body, http_headers, http_log
 from fxcell.host.effects.addresses import Resolver, public_addresses, system_resolver
 from fxcell.host.effects.context import Context, Pace, pace_of
@@ -112,7 +113,7 @@ class HTTPClient:
     ) -> dict[str, Any] | HTTPRequest:
         """One request on a connection of its own; answers the result, or the request that a redirect asks for."""
         target = _target(effect)
-        headers = http_headers.to_send(effect, target, injected.headers)
+        headers = http_headers.to_send(effect, target, injected.values)
         addresses = public_addresses(
             target.host, target.port, self.resolve, pace, allow_private=allowance.private_hosts
         )
@@ -168,7 +169,7 @@ def _redirected(effect: HTTPRequest, status: int, location: str) -> HTTPRequest:
     """
     if len(location) > MAX_LOCATION_CHARACTERS:
         raise http_headers.too_large("a Location longer than any URL may be")
-    quoted = urllib.parse.quote(location, safe="%!#$&'()*+,/:;=?@[]~\\", encoding="latin-1")
+    quoted = urllib.parse.quote(location, safe=URL_SAFE, encoding="latin-1")
     before = _target(effect)
     try:
         url = urllib.parse.urljoin(effect.url, quoted)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from fxcell.host.effects import async_handlers
 from fxcell.host.effects.context import Context, Handler
+from fxcell.host.effects.filled import filling
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectError
 from fxcell.policies.vocabulary import check_describable
@@ -39,11 +40,11 @@ def as_handler(effect: Any, given: Any) -> Handler:
     if not wants_context and not _takes(given, 1):
         raise EffectError(f"the handler of FX.{effect.effect_name} must take (effect) or (effect, context)")
     if inspect.iscoroutinefunction(given) or inspect.iscoroutinefunction(getattr(given, "__call__", None)):  # noqa: B004
-        return functools.partial(_awaited, given, wants_context)
+        return filling(functools.partial(_awaited, given, wants_context))
     if wants_context:
         handler: Handler = given
-        return handler
-    return lambda asked, _context: given(asked)
+        return filling(handler)
+    return filling(lambda asked, _context: given(asked))
 
 
 def _awaited(given: Callable[..., Any], wants_context: bool, effect: Effect, context: Context) -> Any:

@@ -254,10 +254,10 @@ _KINDS = {
 
 
 def failure(effect: str, error: sqlite3.Error | OSError) -> EffectFailed:
-    """What went wrong with the file, without a path of the host; the host's log has all of it."""
-    _log.error("FX.%s: %s (%s)", effect, visible(str(error)), getattr(error, "sqlite_errorname", type(error).__name__))
+    """What went wrong with the file, without a path of the host; the host's log has all of it that the text leaves out."""
     if isinstance(error, OSError) and error.errno == errno.ENOENT:
         return EffectFailed(effect, "not_found", "the directory for state is not there")
+    _log.error("FX.%s: %s (%s)", effect, visible(str(error)), getattr(error, "sqlite_errorname", type(error).__name__))
     if isinstance(error, OSError):
         return EffectFailed(effect, "permission", f"the directory for state cannot be used: {os.strerror(error.errno or 0)}")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # without one: text that is no UTF-8

@@ -107,6 +107,34 @@ def test_each_call_has_a_new_process():
     assert send([FX.CallPlugin(plugin="count")] * 3, calls("count")) == [1, 1, 1]
 
 
+@zef_function
+def says_the_time():
+    return FX.Now() | run
+
+
+@zef_function
+def ask_often(plugin, times):
+    """How each of several calls ended."""
+    said = []
+    for _ in range(times):
+        try:
+            said.append("done" if FX.CallPlugin(plugin=plugin) | run else "")
+        except EffectFailed as failed:
+            said.append(failed.kind)
+    return said
+
+
+def test_rate_of_a_called_plugin_holds_over_its_calls_whoever_makes_them():
+    rated = policy(name="rated", Now={"rate": "2/h"})
+    for name in ("clock", "another"):
+        callees.register(name, says_the_time, policy=rated)
+    granted = calls("clock", "another")
+    assert send(ask_often("clock", 3), granted) == ["done", "done", "denied"]
+    assert send(ask_often("clock", 1), granted) == ["denied"]  # another worker of the caller
+    assert send(ask_often("another", 1), granted) == ["done"]  # a bucket of its own
+    assert send(says_the_time(), rated)  # and so has a worker that nobody calls
+
+
 def living():
     """The workers of this host; other tests may keep some."""
     return [entry["process"] for entry in FX.ListWorkerProcesses() | run]

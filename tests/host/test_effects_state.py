@@ -40,6 +40,14 @@ def test_value_that_was_set_is_answered_exactly(plugin):
         assert plugin.get("key") == value
 
 
+def test_directory_that_is_not_there_is_said_once_and_is_no_line_of_the_log(tmp_path, caplog):
+    plugin = Plugin(tmp_path.resolve() / "nothing")
+    with pytest.raises(EffectFailed, match="the directory for state is not there") as failed:
+        plugin.get("key")
+    assert failed.value.kind == "not_found"
+    assert not caplog.records
+
+
 def test_key_that_is_not_there_is_none_and_deletes_nothing(plugin):
     assert plugin.get("none") is None
     assert plugin.delete("none") is False

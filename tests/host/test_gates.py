@@ -24,6 +24,7 @@ from fxcell.host.broker import Broker
 from fxcell.host.effects.context import Context
 from fxcell.host.gates import Bucket, Gate
 from fxcell.policies.builtin import HTTPRequest, Now, Print, RandomBytes
+from fxcell.policies.errors import EffectError
 from fxcell.policies.rates import parse_rate
 from tests.leaks import assert_nothing_left
 
@@ -232,11 +233,24 @@ def test_no_is_asked_once_in_a_command_so_that_nobody_is_worn_down(approver):
     assert len(questions) == 2
 
 
-@pytest.mark.parametrize("answer", [True, "once!", "yes", None, 1], ids=repr)
-def test_answer_that_is_none_of_the_three_is_denied(approver, answer):
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(True, "True"), ("once!", "a value of type str"), ("yes", "a value of type str"), (None, "None"), (1, "a value of type int")],
+)  # fmt: skip
+def test_answer_that_is_none_of_the_three_is_denied_saying_what_was_returned(approver, answer, said):
     approver(answer)
-    with pytest.raises(EffectDenied, match="the answer was none"):
+    with pytest.raises(EffectDenied, match=f"returned {said}, not an asking.Answer"):
         asked_by(Broker(Policy(effects={"Now": {"ask": True}}), "w9"), Now())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [True, Answer.ONCE, lambda: Answer.ONCE, lambda _a, _b: Answer.ONCE],
+    ids=["True", "an answer", "takes none", "takes two"],
+)
+def test_approver_that_cannot_be_called_with_a_question_is_an_error_at_once(given):
+    with pytest.raises(EffectError, match=r"a function of one Question that returns an asking\.Answer"):
+        asking.answer_with(given)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])

@@ -117,6 +117,16 @@ def test_submit_hands_the_outcome_to_the_future(worker):
     assert isinstance(future.exception(60), PluginError)
 
 
+def test_aio_without_a_loop_is_a_coroutine_that_asyncio_runs(worker):
+    assert asyncio.run(run.aio(command(worker, add(1, 2)))) == 3
+    with pytest.raises(PluginError):
+        asyncio.run(run.aio(command(worker, fail())))
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(asyncio.wait_for(run.aio(command(worker, loop())), 0.3))
+    with pytest.raises(WorkerStopped, match="stopped by this host"):  # the timeout ended the worker
+        asyncio.run(run.aio(command(worker, add(1, 2))))
+
+
 def test_aio_answers_without_blocking_the_loop():
     async def main():
         workers = await asyncio.gather(*(run.aio(FX.StartWorkerProcess()) for _ in range(3)))

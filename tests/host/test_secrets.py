@@ -10,6 +10,7 @@ import pytest
 
 from fxcell import FX, Policy, WorkerCrash, run, zef_function
 from fxcell.host import registry, secrets
+from fxcell.host.recording import recording
 from fxcell.policies.errors import EffectDenied, EffectFailed, PolicyError
 from fxcell.policies.loader import load_policy
 from fxcell.policies.toml_text import to_toml
@@ -146,6 +147,37 @@ def test_secret_in_what_a_server_breaks_is_not_in_the_failure(serve, say):
     for error in chain:
         assert SECRET not in str(error)
         assert SECRET not in repr(getattr(error, "to_dict", dict)())
+
+
+def test_secret_as_a_redirects_host_is_not_in_the_denial_or_the_record_in_small_letters(serve, monkeypatch, tmp_path):
+    monkeypatch.setenv("FXCELL_TEST_TOKEN", "S3CRETVALUE12345")
+    server = serve(lambda connection, _request: connection.sendall(redirect("http://S3CRETVALUE12345.example/")))
+    worker = FX.StartWorkerProcess(policy=granted(server)) | run
+    with recording(worker, tmp_path / "run.fxr"):
+        denied = run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=FX.HTTPRequest(url=to(server))))
+    assert isinstance(denied, EffectDenied)
+    shown = str(denied) + repr(denied.to_dict()) + (tmp_path / "run.fxr").read_bytes().decode("latin-1")
+    assert "s3cretvalue" not in shown.lower()
+    assert "[secret].example" in str(denied)
+
+
+@pytest.mark.parametrize("secret", ['s3cret"{value}^12345', "S3cret|Value 12345"])
+def test_secret_that_the_host_percent_encodes_in_a_redirect_is_not_in_the_url_that_is_answered(serve, monkeypatch, secret):
+    monkeypatch.setenv("FXCELL_TEST_TOKEN", secret)
+    server = serve(
+        lambda connection, request: connection.sendall(OK if "?" in request["target"] else redirect(f"/?t={secret}"))
+    )
+    assert ask(granted(server), to(server))["url"] == to(server, "/?t=[secret]")
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper, str.swapcase])
+def test_secret_answered_in_another_case_is_cut_out(serve, change):
+    server = serve(
+        lambda connection, request: connection.sendall(answer("200 OK", body=change(request["headers"]["authorization"]).encode()))
+    )
+    body = ask(granted(server), to(server))["body"]
+    assert change(SECRET).encode() not in body
+    assert body.endswith(b"[secret]")
 
 
 def test_secret_in_a_redirect_that_is_followed_is_not_in_the_url_that_is_answered(serve):

@@ -8,6 +8,7 @@ import datetime
 import decimal
 import enum
 import pickle
+import re
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxcell.policies import builtin, decoding, encoding
-from fxcell.policies.effects import FX, Effect, UnknownEffectError, WorkerProcess
+from fxcell.policies.effects import FX, Effect, UnknownEffectError, WorkerProcess, is_own
 from fxcell.policies.errors import DecodeError, EffectError
 from fxcell.policies.loader import load_policy
 from fxcell.policies.running import Runner
@@ -349,3 +350,10 @@ def test_small_effect_with_one_byte_changed_is_the_same_either_way(change, monke
     short = list(outcomes())
     monkeypatch.setattr(decoding, "_plain_effect", lambda _: None)
     assert list(outcomes()) == short
+
+
+@pytest.mark.parametrize("name", [name for name in FX if not is_own(FX[name])])
+def test_docstring_of_a_shipped_effect_says_what_each_field_is(name):
+    effect = FX[name]
+    named = set(re.findall(r"(?:^ {4}| {2,})(\w+): ", effect.__doc__, re.MULTILINE)) | set(re.findall(r"`(\w+)`", effect.__doc__))
+    assert not effect.effect_fields.keys() - named
