@@ -9,7 +9,6 @@ bounds by their name (max_…, …_bytes, …_s) by size, everything else as dif
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.plain_rule import PlainRule
+from fxcell.policies.rates import parse_rate
 from fxcell.policies.rule import Rule
 from fxcell.policies.targets import DEFAULT_PORTS, HostEntry, host_entry
 from fxcell.policies.toml_text import bytes_text, rule_text
@@ -25,7 +25,7 @@ from fxcell.policies.toml_text import bytes_text, rule_text
 class Side(StrEnum):
     """Whose policy allows more by a change.
 
-    OTHER: they differ, and neither can be said to allow more.      SAME: they differ in writing, and allow the same.
+    OTHER: they differ, and which of them allows more cannot be told.      SAME: they differ in writing, and allow the same.
     """
 
     A = "a"
@@ -61,7 +61,8 @@ def rules_differ(effect: str, a: Rule, b: Rule, budgets: tuple[int, int]) -> lis
     words = _KINDS.get(type(a)) if type(a) is type(b) else None
     if words is not None:
         found += words.say(at, a, b)
-    for key in sorted({*before, *after}):
+    found += _rates(at, before, after)
+    for key in sorted({*before, *after} - {"rate", "burst"}):
         if before.get(key) == after.get(key) and type(before.get(key)) is type(after.get(key)):
             continue
         if key == "max_calls":
@@ -149,6 +150,7 @@ def _directories(at: str, before: Any, after: Any) -> Iterator[Change]:
 
 
 def _listed_texts(at: str, before: Any, after: Any) -> Iterator[Change]:
+    before, after = before or [], after or []
     if _is_texts(before) and _is_texts(after):
         for side, more, less in _sides(before, after):
             new = [repr(text) for text in more if text not in less]
@@ -170,23 +172,41 @@ def _asking(at: str, before: Any, after: Any) -> Iterator[Change]:
         yield Change(Side.A if after else Side.B, at, "without asking anybody; for the other somebody must agree to each")
 
 
-def _rate(at: str, before: Any, after: Any) -> Iterator[Change]:
-    speeds = [math.inf if text is None else _per_second(text) for text in (before, after)]
-    if None not in speeds and speeds[0] != speeds[1]:
-        shown = ["as fast as it likes" if text is None else f"{text}" for text in (before, after)]
-        faster = speeds[1] > speeds[0]  # type: ignore[operator]
-        yield Change(Side.B if faster else Side.A, at, f"{shown[faster]}; the other {shown[not faster]}")
+def _rates(at: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+    """What rate and burst, which follows from the rate where it is not written, allow together: over time, and at once."""
+    if (before.get("rate"), before.get("burst")) == (after.get("rate"), after.get("burst")):
+        return
+    told = [_told_rate(data) for data in (before, after)]
+    shown = ["as fast as it likes" if data.get("rate") is None else f"{data['rate']}" for data in (before, after)]
+    found = []
+    for index, key in enumerate(("rate", "burst")):
+        low, high = told[0][index], told[1][index]
+        if low == high or (key == "burst" and math.inf in (low, high)):
+            continue  # without a rate there is no burst either, and the rate's line says so
+        side = Side.B if high > low else Side.A
+        words = shown if key == "rate" else [f"{count:,.0f} at once" for count in (low, high)]
+        found.append(Change(side, f"{at}.{key}", f"{words[high > low]}; the other {words[high <= low]}"))
+    yield from found or [Change(Side.SAME, f"{at}.rate", f"{shown[0]} and {shown[1]}, with the same burst")]
 
 
-def _per_second(text: object) -> float | None:
-    """Calls in a second of a rate such as "10/s", "600/min" or "5/h"."""
-    match = re.fullmatch(r"(\d{1,12})/(s|min|h)", str(text), re.ASCII)
-    return None if match is None else int(match[1]) / {"s": 1, "min": 60, "h": 3600}[match[2]]
+def _told_rate(data: Mapping[str, Any]) -> tuple[float, float]:
+    """Calls per second, and how many at once."""
+    if data.get("rate") is None:
+        return math.inf, math.inf
+    rate = parse_rate(data["rate"])
+    burst = data.get("burst")
+    return rate.per_second, float(rate.number if burst is None else burst)
+
+
+def _secrets(at: str, before: Any, after: Any) -> Iterator[Change]:
+    for side, more, less in _sides(before or {}, after or {}):
+        for name in sorted(name for name in more if more[name] != less.get(name)):
+            yield Change(side, f"{at}.{name}", f"the host fills it with {more[name]}")
 
 
 _KEYS: Mapping[str, Callable[[str, Any, Any], Iterator[Change]]] = {
     "under": _directories, "names": _listed_texts, "modes": _listed_texts, "plugins": _listed_texts,
-    "create_parents": _opening, "hidden": _opening, "ask": _asking, "rate": _rate,
+    "create_parents": _opening, "hidden": _opening, "ask": _asking, "secrets": _secrets, "secret_hosts": _listed_texts,
 }  # fmt: skip
 """Keys that mean the same in every kind of rule that has them."""
 

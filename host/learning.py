@@ -52,7 +52,8 @@ class Learnt:
     fault:     why there is no policy, in words, or "".
     reasons:   line ("allow.threads", "limits.memory_bytes", "effects.Print") -> what happened without it.
     asked:     effect -> how often it was asked for.      simulated: effect -> how often it was only simulated.
-    same:      trials could be held to the very value of the run; False for a plugin that answers another each time.
+    same:      trials could be held to the very value and effects of the run; False for a plugin that does something else
+               each time.
     """
 
     policy: Policy | None
@@ -76,14 +77,18 @@ class _Trials:
 
     def fault(self, policy: Policy) -> str:
         """What goes wrong under the policy, in one line; "" when the run passes."""
+        tape = Answers(self.answers)
         try:
-            outcome = _sent(policy, self.command, Answers(self.answers), self.seconds)
+            outcome = _sent(policy, self.command, tape, self.seconds)
         except PolicyError as error:
             return error.message
         if isinstance(outcome, OutcomeError):
             return _in_words(outcome)
         if self.same and values.encode_value(outcome) != self.expected:
             return "it answers another value"
+        # A plugin can swallow the refusal of an effect that is all it is for.
+        if self.same and tape.missing:
+            return f"FX.{tape.missing[0]} is not done, or less often"
         return ""
 
 

@@ -27,13 +27,15 @@ if TYPE_CHECKING:
 
 _HARMLESS = frozenset({"Print", "Log", "Now", "Sleep", "RandomBytes"})
 _READING = frozenset({"ReadFile", "ListDirectory", "GetEnvironment"})
+_WHERE_UNSAID = frozenset({"KeyValueGet", "KeyValueSet", "KeyValueDelete", "KeyValueList"})
+"""The effects themselves do not say in which directory the state is, so none can be looked at: they are simulated."""
 _MAX_REDIRECTS = 5
 
 
 class Mode(StrEnum):
     """What is performed in the first run.
 
-    CAREFUL:  performed_by_default.      PERFORM: everything.      SIMULATE: nothing.
+    CAREFUL:  performed_by_default.      PERFORM: everything but KeyValue effects.      SIMULATE: nothing.
     """
 
     CAREFUL = "careful"
@@ -90,7 +92,7 @@ class Learner(Recorder):
         return result
 
     def _answer(self, effect: Effect, context: Context) -> Any:
-        if self.mode is Mode.PERFORM or (
+        if (self.mode is Mode.PERFORM and effect.effect_name not in _WHERE_UNSAID) or (
             self.mode is Mode.CAREFUL and performed_by_default(effect, has_read=self._has_read)
         ):
             self._has_read = self._has_read or effect.effect_name in _READING
@@ -121,6 +123,12 @@ class Answers:
         self._kept: dict[bytes, deque[Any]] = {}
         for effect, answer in kept:
             self._kept.setdefault(values.encode_value(effect), deque()).append(answer)
+        self._missing = Counter(effect.effect_name for effect, answer in kept if not isinstance(answer, OutcomeError))
+
+    @property
+    def missing(self) -> list[str]:
+        """The effects that succeeded more often in the run than in this trial, whatever the plugin makes of it."""
+        return sorted(name for name, count in self._missing.items() if count > 0)
 
     def command(self, _session: Session, _value: Any, go: Callable[[], Any]) -> Any:
         """Run the command."""
@@ -129,7 +137,9 @@ class Answers:
     def effect(self, session: Session, effect: Effect, context: Context) -> Any:
         """Judge, then answer."""
         session.broker.performer = self._answer
-        return session.broker.perform(effect, context)
+        result = session.broker.perform(effect, context)
+        self._missing[effect.effect_name] -= 1
+        return result
 
     def _answer(self, effect: Effect, context: Context) -> Any:
         answers = self._kept.get(values.encode_value(effect))

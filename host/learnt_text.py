@@ -6,10 +6,11 @@ from collections import Counter
 
 from fxcell.host.effects.basic import visible
 from fxcell.host.learning import Learnt
+from fxcell.host.wide_grants import wide_grants
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import TOML_KEYS, Limits
 from fxcell.policies.rule import Rule
-from fxcell.policies.rules import rule_for
+from fxcell.policies.rules import StateRule, rule_for
 from fxcell.policies.toml_text import limit_text, rule_text
 
 _MAX_REASON_CHARACTERS = 160
@@ -27,7 +28,8 @@ def learnt_text(learnt: Learnt, made_by: str) -> str:
         names = ", ".join(f"{name} ({_times(learnt.simulated, name)})" for name in sorted(learnt.simulated))
         lines.append(_comment(f"simulated, so what a real answer leads to was not seen: {names}"))
     if not learnt.same:
-        lines.append(_comment("it answers another value each time, so a trial passed with any value"))
+        lines.append(_comment("it does something else each time, so a trial passed with any value and with fewer effects"))
+    lines += [_comment(f"careful: {at}: {text}") for at, text in wide_grants(policy)]
     if policy.allow:
         lines += ["allow = ["]
         lines += [f'    "{word}",{_beside(learnt, f"allow.{word}")}' for word in sorted(policy.allow)]
@@ -40,6 +42,8 @@ def learnt_text(learnt: Learnt, made_by: str) -> str:
     if policy.effects:
         lines += ["", "[effects]"]
     for name, rule in policy.effects.items():
+        if isinstance(rule, StateRule):
+            lines.append(_comment(f"{rule.directory} stands for a directory of yours that exists: write its path"))
         lines.append(f"{name} = {_short(name, rule)}  # {_times(learnt.asked, name)}{_without(learnt, f'effects.{name}')}")
     return "\n".join(lines) + "\n"
 

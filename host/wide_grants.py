@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from fxcell.policies.environment_rule import EnvironmentRule
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.policy import Isolation, Policy
 from fxcell.policies.targets import host_entry
+from fxcell.policies.write_rule import WriteRule
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _PRIVATE_FOLDERS = ("/root", "/home", "/etc", "/run", "/var/run", "/var/lib", "/boot", "/dev")
+_PROGRAM_FOLDERS = frozenset({"bin", "sbin", "lib", "lib64", "site-packages", "dist-packages", "cron.d", "init.d", "systemd"})
+_SECRET_PARTS = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL", "AUTH", "COOKIE", "SESSION")
+_METADATA = frozenset({"169.254.169.254", "100.100.100.200", "fd00:ec2::254", "[fd00:ec2::254]", "metadata.google.internal"})
 _HOME_DEPTH = 2
 """/home/ada is one person's everything; a folder in it is not."""
 
@@ -40,8 +45,12 @@ def _rules(policy: Policy) -> Iterator[tuple[str, str]]:
     for name, rule in policy.effects.items():
         if isinstance(rule, HTTPRule):
             yield from _requests(f"effects.{name}", rule)
+        elif isinstance(rule, EnvironmentRule):
+            yield from _variables(f"effects.{name}.names", rule)
         else:
             yield from _directories(f"effects.{name}.under", getattr(rule, "under", ()))
+        if isinstance(rule, WriteRule):
+            yield from _programs(f"effects.{name}.under", rule.under)
 
 
 def _requests(at: str, rule: HTTPRule) -> Iterator[tuple[str, str]]:
@@ -52,9 +61,31 @@ def _requests(at: str, rule: HTTPRule) -> Iterator[tuple[str, str]]:
     for pattern in patterns:
         if pattern.startswith("*.") and pattern.count(".") == 1:
             yield f"{at}.hosts", f'"{pattern}" is a whole top-level domain, in which anybody can have a name'
+    yield from _private(at, rule, patterns)
     writing = sorted(set(rule.methods) - _READING)
     if writing and any(pattern.startswith("*") for pattern in patterns):
         yield f"{at}.methods", f"{', '.join(writing)} change things, at hosts that the policy does not name one by one"
+
+
+def _private(at: str, rule: HTTPRule, patterns: Iterable[str]) -> Iterator[tuple[str, str]]:
+    if rule.private_hosts:
+        text = "opens services of the machine and its network, which often ask nobody who they are; leave it out but for tests"
+        yield f"{at}.private_hosts", text
+    for pattern in patterns:
+        if pattern in _METADATA:
+            yield f"{at}.hosts", f"{pattern} hands out the credentials of a cloud's machine; no plugin needs them"
+
+
+def _variables(at: str, rule: EnvironmentRule) -> Iterator[tuple[str, str]]:
+    for name in rule.names:
+        if any(part in name.upper() for part in _SECRET_PARTS):
+            yield at, f"{name} looks like a secret, which the plugin then knows; let the host fill it in: secrets of the effect"
+
+
+def _programs(at: str, directories: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for path in directories:
+        if not _PROGRAM_FOLDERS.isdisjoint(path.split("/")):
+            yield at, f"programs or modules are run from {path}: what is written there is run outside the sandbox"
 
 
 def _directories(at: str, directories: Iterable[str]) -> Iterator[tuple[str, str]]:

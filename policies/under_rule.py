@@ -60,7 +60,7 @@ class UnderRule(Rule):
         roots = [root for root in self.under if text.startswith(f"{root}/") or (self.itself and text == root)]
         if not roots:
             granted, wanted = ", ".join(self.under), self._directory_of(text)
-            wider = ", ".join(toml_text(root) for root in [*self.under, wanted])
+            wider = ", ".join(toml_text(root) for root in [*_beside(wanted, self.under), wanted])
             suggestion = f"effects.EFFECT.under = [{wider}]" if is_grantable(wanted) else ""
             return Refusal("path", f"{text!r:.200} is not below {granted:.1000}", suggestion)
         root = max(roots, key=len)
@@ -86,6 +86,11 @@ class UnderRule(Rule):
         """Further conditions, as TOML, that this very effect meets."""
         del effect
         return []
+
+
+def _beside(directory: str, granted: Sequence[str]) -> list[str]:
+    """Those of the granted directories that are not inside this one."""
+    return [root for root in granted if not root.startswith(f"{directory}/")]
 
 
 def _own_part(path: str) -> str:

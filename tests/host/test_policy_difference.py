@@ -116,8 +116,9 @@ def test_effect_that_one_grants_and_the_other_does_not_is_in_its_words_and_no_wo
             found = [effect for effect in samples if granted(more, effect) and not granted(less, effect)]
             if found:
                 assert said[side], (found[0], changes)
-            # Sizes of files, counts of calls and the addresses of names are not looked at by the rules alone.
-            if {key for key in said[side] if not key.endswith(("max_calls", ".max_bytes", ".private_hosts"))}:
+            # Sizes of files, counts of calls and the addresses of names are not looked at by the rules alone; and a body's
+            # bound is a difference for the methods that have one, which no sample need be granted.
+            if {key for key in said[side] if not key.endswith(("max_calls", ".max_bytes", ".private_hosts", ".max_body_bytes"))}:
                 assert found, changes
 
 
@@ -177,9 +178,14 @@ LATER = [
         {"ask": True}, {},
         Change(Side.B, "effects.Later.ask", "without asking anybody; for the other somebody must agree to each"),
     ),
-    ({"rate": "90/min"}, {"rate": "2/s"}, Change(Side.B, "effects.Later.rate", "2/s; the other 90/min")),
+    (
+        {"rate": "90/min", "burst": 2}, {"rate": "2/s"},
+        Change(Side.B, "effects.Later.rate", "2/s; the other 90/min"),
+    ),
     ({"rate": "90/min"}, {}, Change(Side.B, "effects.Later.rate", "as fast as it likes; the other 90/min")),
-    ({"rate": "60/min"}, {"rate": "1/s"}, Change(Side.OTHER, "effects.Later.rate", '"60/min" in A, "1/s" in B')),
+    ({"rate": "60/min"}, {"rate": "1/s"}, Change(Side.A, "effects.Later.burst", "60 at once; the other 1 at once")),
+    ({"rate": "10/s"}, {"rate": "10/s", "burst": 99}, Change(Side.B, "effects.Later.burst", "99 at once; the other 10 at once")),
+    ({"rate": "9/s"}, {"rate": "9/s", "burst": 9}, Change(Side.SAME, "effects.Later.rate", "9/s and 9/s, with the same burst")),
     ({"eager": True}, {}, Change(Side.OTHER, "effects.Later.eager", "true in A, false in B")),
 ]
 
@@ -187,6 +193,34 @@ LATER = [
 @pytest.mark.parametrize(("a", "b", "expected"), LATER, ids=range(len(LATER)))
 def test_kind_of_rule_without_words_of_its_own_is_compared_key_by_key(a, b, expected):
     assert rules_differ("Later", LaterRule(**a), LaterRule(**b), (10, 10)) == [expected]
+
+
+def test_slower_rate_with_a_larger_burst_is_told_for_both_sides():
+    found = rules_differ("Later", LaterRule(rate="2/s"), LaterRule(rate="60/min"), (10, 10))
+    assert [(change.side, change.at) for change in found] == [
+        (Side.A, "effects.Later.rate"), (Side.B, "effects.Later.burst"),
+    ]  # fmt: skip
+
+
+def test_secrets_and_where_they_go_are_told_as_what_that_side_allows():
+    hosts = ["a.example.com", "b.example.com"]
+    a = Policy(effects={"HTTPRequest": {"hosts": hosts, "secrets": {"Authorization": "env:A"}, "secret_hosts": hosts[:1]}})
+    b = Policy(effects={"HTTPRequest": {"hosts": hosts, "secrets": {"Authorization": "env:B"}, "secret_hosts": hosts}})
+    found = {(change.side, change.at): change.text for change in difference(a, b)}
+    assert found == {
+        (Side.B, "effects.HTTPRequest.secret_hosts"): "'b.example.com'",
+        (Side.B, "effects.HTTPRequest.secrets.Authorization"): "the host fills it with env:B",
+        (Side.A, "effects.HTTPRequest.secrets.Authorization"): "the host fills it with env:A",
+    }
+
+
+def test_nothing_more_is_never_said_beside_what_cannot_be_told(tmp_path, capsys):
+    for name, order in {"a": '["json", "math"]', "b": '["math", "json"]'}.items():
+        (tmp_path / f"{name}.toml").write_text(f'preload = {order}\n[effects]\nNow = true\n')
+    assert diff_policies(str(tmp_path / "a.toml"), str(tmp_path / "b.toml"), as_json=False) == exits.DIFFERENT
+    text = capsys.readouterr().out
+    assert "B allows what A does not: nothing, but for what cannot be told\n" in text
+    assert "take it that each may\n" in text
 
 
 def test_word_brings_the_system_calls_that_it_alone_opens():
@@ -222,6 +256,16 @@ WIDE = {
     "effects.ReadFile.under": {"effects": {"ReadFile": {"under": ["/home/ada"]}}},
     "effects": {"effects": {"ReadFile": {"under": ["/srv/data"]}, "HTTPRequest": {"hosts": ["*"]}}},
 }
+
+
+@pytest.mark.parametrize(("rules", "at"), [
+    ({"HTTPRequest": {"hosts": ["169.254.169.254"], "private_hosts": True}}, "effects.HTTPRequest.hosts"),
+    ({"HTTPRequest": {"hosts": ["10.0.0.7"], "private_hosts": True}}, "effects.HTTPRequest.private_hosts"),
+    ({"GetEnvironment": {"names": ["LANG", "GITHUB_TOKEN"]}}, "effects.GetEnvironment.names"),
+    ({"WriteFile": {"under": ["/usr/lib/python3/dist-packages"]}}, "effects.WriteFile.under"),
+])  # fmt: skip
+def test_grant_that_leads_out_of_the_sandbox_is_warned_of_once(rules, at):
+    assert [key for key, _ in wide_grants(Policy(effects=rules))].count(at) == 1
 
 
 @pytest.mark.parametrize("at", WIDE)

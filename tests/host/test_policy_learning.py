@@ -156,7 +156,7 @@ def test_comment_that_quotes_a_plugin_stays_a_comment(tmp_path):
     assert "\x1b" not in file.read_text()
 
 
-def test_effect_whose_denial_the_plugin_does_not_mind_is_left_out(tmp_path):
+def test_effect_whose_denial_the_plugin_swallows_is_learnt_with_the_reason(tmp_path):
     source = (
         "from fxcell import EffectDenied\n"
         "def main():\n"
@@ -167,7 +167,8 @@ def test_effect_whose_denial_the_plugin_does_not_mind_is_left_out(tmp_path):
         "    return FX.RandomBytes(count=1) | run and 1\n"
     )
     learnt = learn(plugin_of(tmp_path, source), {})
-    assert (set(learnt.policy.effects), learnt.asked["Log"]) == ({"RandomBytes"}, 1)
+    assert set(learnt.policy.effects) == {"Log", "RandomBytes"}
+    assert learnt.reasons["effects.Log"] == "FX.Log is not done, or less often"
 
 
 def test_plugin_that_answers_another_value_each_time_is_held_to_any_value(tmp_path):
@@ -175,7 +176,7 @@ def test_plugin_that_answers_another_value_each_time_is_held_to_any_value(tmp_pa
     learnt = learn(plugin, {})
     assert not learnt.same
     assert set(learnt.policy.effects) == {"Now"}
-    assert "answers another value each time" in learnt_text(learnt, "plug.py")
+    assert "does something else each time" in learnt_text(learnt, "plug.py")
 
 
 @pytest.mark.parametrize(
@@ -353,3 +354,19 @@ def test_command_that_learns_nothing_exits_1_and_what_cannot_be_run_exits_2(tmp_
     assert fxcell("policy", "learn", f"{plugin}:other").returncode == exits.USAGE
     assert fxcell("policy", "learn", os.devnull).returncode == exits.USAGE
     assert fxcell("policy", "learn", plugin, "--perform", "--simulate").returncode == exits.USAGE
+
+
+def learnt_from(tmp_path, code: str, mode: Mode = Mode.CAREFUL):
+    (tmp_path / "plugin.py").write_text(HEAD + code)
+    return learn(load_plugin(str(tmp_path / "plugin.py")), {}, mode)
+
+
+def test_state_is_simulated_even_where_all_is_performed_and_its_directory_is_said_to_be_a_placeholder(tmp_path):
+    learnt = learnt_from(tmp_path, "def main():\n    FX.KeyValueSet(key='a', value=b'1') | run\n", Mode.PERFORM)
+    assert learnt.simulated == {"KeyValueSet": 1}
+    assert "# /srv/app/state stands for a directory of yours that exists: write its path\nKeyValueSet" in learnt_text(learnt, "x")
+
+
+def test_learnt_policy_warns_of_what_is_seldom_meant(tmp_path):
+    learnt = learnt_from(tmp_path, "def main():\n    FX.GetEnvironment(name='AWS_SECRET_ACCESS_KEY') | run\n", Mode.SIMULATE)
+    assert "# careful: effects.GetEnvironment.names: AWS_SECRET_ACCESS_KEY looks like a secret" in learnt_text(learnt, "x")

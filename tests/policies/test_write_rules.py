@@ -163,3 +163,14 @@ def test_rule_objects_and_tables_are_the_same():
         GetEnvironment={"names": ["LANG", "TZ"]},
     )
     assert objects == tables
+
+
+def test_directories_inside_each_other_are_refused_for_each_would_have_a_quota_of_its_own():
+    with pytest.raises(PolicyError, match="'/srv/data/a' is inside '/srv/data'"):
+        policy(WriteFile={"under": ["/srv/data/a", "/srv/data"]})
+    policy(ReadFile={"under": ["/srv/data/a", "/srv/data"]}, WriteFile={"under": ["/srv/data", "/srv/database"]})
+
+
+def test_suggestion_for_an_outer_directory_replaces_the_inner_one():
+    error = denied(policy(WriteFile={"under": ["/srv/data/a", "/srv/b"]}), WriteFile(path="/srv/data/x", content=b""))
+    assert error.suggestion == 'effects.WriteFile.under = ["/srv/b", "/srv/data"]'
