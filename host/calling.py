@@ -21,6 +21,7 @@ from fxcell.host import callees, registry
 from fxcell.host.callees import Callee
 from fxcell.host.effects.basic import visible
 from fxcell.host.effects.context import Caller, Context, Pace, pace_of
+from fxcell.host.log_text import traceback_text
 from fxcell.policies.builtin import CallPlugin
 from fxcell.policies.call_rule import MAX_DEPTH, CallRule
 from fxcell.policies.calls import Call
@@ -136,7 +137,7 @@ def _told(name: str, error: BaseException) -> EffectFailed:
         return _failed("effect_failed", f"an effect of the plugin {name!r} failed: FX.{error.effect} ({error.kind})")
     if isinstance(error, WorkerStopped):
         return _failed("cancelled", f"the worker of the plugin {name!r} was stopped by the host")
-    _log.error("the plugin %s could not be called", name, exc_info=error)
+    _log.error("the plugin %s could not be called\n%s", name, traceback_text(error))
     if isinstance(error, UserError):
         return _failed("bad_request", f"the call of {name!r} cannot be sent: {visible(str(error)[:_MAX_TEXT_CHARACTERS])}")
     if isinstance(error, FxcellError):

@@ -83,6 +83,7 @@ class Learner(Recorder):
             self._perform, broker.performer = broker.performer, self._answer
         self.grants.include(effect)
         broker.policy = self.grants.policy
+        broker.simulated = not self._performs(effect)
         try:
             result = super().effect(session, effect, dataclasses.replace(context, policy=broker.policy))
         except OutcomeError as refusal:
@@ -91,10 +92,13 @@ class Learner(Recorder):
         self.answers.append((effect, result))
         return result
 
+    def _performs(self, effect: Effect) -> bool:
+        if self.mode is Mode.PERFORM:
+            return effect.effect_name not in _WHERE_UNSAID
+        return self.mode is Mode.CAREFUL and performed_by_default(effect, has_read=self._has_read)
+
     def _answer(self, effect: Effect, context: Context) -> Any:
-        if (self.mode is Mode.PERFORM and effect.effect_name not in _WHERE_UNSAID) or (
-            self.mode is Mode.CAREFUL and performed_by_default(effect, has_read=self._has_read)
-        ):
+        if self._performs(effect):
             self._has_read = self._has_read or effect.effect_name in _READING
             return self._performed(effect, context)
         self.simulated[effect.effect_name] += 1
@@ -136,7 +140,7 @@ class Answers:
 
     def effect(self, session: Session, effect: Effect, context: Context) -> Any:
         """Judge, then answer."""
-        session.broker.performer = self._answer
+        session.broker.performer, session.broker.simulated = self._answer, True
         result = session.broker.perform(effect, context)
         self._missing[effect.effect_name] -= 1
         return result

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 
 import pytest
 
 from fxcell import FX, EffectDenied, Limits, OutcomeError, Policy, WorkerProcess, load_policy, run
-from fxcell.host import learning
+from fxcell.host import audit, learning
 from fxcell.host.commands import exits
 from fxcell.host.learning import learn
 from fxcell.host.learning_grants import Grants
@@ -370,3 +371,14 @@ def test_state_is_simulated_even_where_all_is_performed_and_its_directory_is_sai
 def test_learnt_policy_warns_of_what_is_seldom_meant(tmp_path):
     learnt = learnt_from(tmp_path, "def main():\n    FX.GetEnvironment(name='AWS_SECRET_ACCESS_KEY') | run\n", Mode.SIMULATE)
     assert "# careful: effects.GetEnvironment.names: AWS_SECRET_ACCESS_KEY looks like a secret" in learnt_text(learnt, "x")
+
+
+def test_audit_of_learning_says_of_each_effect_whether_it_was_simulated(tmp_path):
+    (tmp_path / "plugin.py").write_text(HEAD + "def main():\n    FX.Now() | run\n    FX.DeleteFile(path='/srv/a/b') | run\n")
+    with audit.to_file(tmp_path / "log"):
+        learn(load_plugin(str(tmp_path / "plugin.py")), {})
+    records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    told = [(record["effect"], record["decision"]) for record in records if record["event"] == "effect"]
+    assert told[:4] == [("Now", "granted"), ("Now", "done"), ("DeleteFile", "granted"), ("DeleteFile", "simulated")]
+    assert ("DeleteFile", "done") not in told
+    assert ("Now", "done") not in told[2:]  # trials perform nothing
