@@ -19,6 +19,7 @@ from fxcell.policies import targets, values
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, OutcomeError
 from fxcell.policies.policy import Policy
+from fxcell.policies.state_rule import StateRule
 
 if TYPE_CHECKING:
     from fxcell.host.effects.context import Context
@@ -63,10 +64,12 @@ def performed_by_default(effect: Effect, *, has_read: bool) -> bool:
 class Learner(Recorder):
     """The tape of the first run: grants what is asked for, performs or simulates it, and keeps it with its answer."""
 
-    def __init__(self, base: Policy, plugin: Plugin, mode: Mode) -> None:
+    def __init__(self, base: Policy, plugin: Plugin, mode: Mode, state: str) -> None:
+        """state: an empty directory, for the KeyValue effects that are performed."""
         super().__init__(base, plugin)
         self.grants = Grants(base, plugin.requested_effects)
         self.mode = mode
+        self.state = state
         self.answers: list[tuple[Effect, Any]] = []
         self.simulated: Counter[str] = Counter()
         self._has_read = False
@@ -100,6 +103,8 @@ class Learner(Recorder):
 
     def _performed(self, effect: Effect, context: Context) -> Any:
         assert self._perform is not None
+        if isinstance(self.grants.policy.effects.get(effect.effect_name), StateRule):
+            return self._perform(effect, dataclasses.replace(context, policy=self._stateful()))
         for _ in range(_MAX_REDIRECTS):
             try:
                 return self._perform(effect, context)
@@ -112,6 +117,14 @@ class Learner(Recorder):
                     raise
                 context = dataclasses.replace(context, policy=self.grants.policy)
         return self._perform(effect, context)
+
+    def _stateful(self) -> Policy:
+        """The policy with the directory for state: an effect does not say where state is, so none can be learnt."""
+        effects = {
+            name: dataclasses.replace(rule, directory=self.state) if isinstance(rule, StateRule) else rule
+            for name, rule in self.grants.policy.effects.items()
+        }
+        return self.grants.policy.replaced(effects=effects)
 
 
 class Answers:

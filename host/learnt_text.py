@@ -10,9 +10,14 @@ from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import TOML_KEYS, Limits
 from fxcell.policies.rule import Rule
 from fxcell.policies.rules import rule_for
+from fxcell.policies.state_rule import StateRule
 from fxcell.policies.toml_text import limit_text, rule_text
 
 _MAX_REASON_CHARACTERS = 160
+_PLACEHOLDER = (
+    "; the directory is a PLACEHOLDER, for a plugin does not say where its state is kept: name one that exists, "
+    "that the host's user owns and nobody else may write to"
+)
 
 
 def learnt_text(learnt: Learnt, made_by: str) -> str:
@@ -40,7 +45,13 @@ def learnt_text(learnt: Learnt, made_by: str) -> str:
     if policy.effects:
         lines += ["", "[effects]"]
     for name, rule in policy.effects.items():
-        lines.append(f"{name} = {_short(name, rule)}  # {_times(learnt.asked, name)}{_without(learnt, f'effects.{name}')}")
+        beside = _times(learnt.asked, name) + _without(learnt, f"effects.{name}")
+        if isinstance(rule, StateRule):
+            beside += _PLACEHOLDER
+        lines.append(f"{name} = {_short(name, rule)}  # {beside}")
+    for name, rule in learnt.left_out.items():
+        text = f"left out, because the plugin answers the same without it: {name} = {_short(name, rule)}"
+        lines.append(_comment(f"{text}, asked for {_times(learnt.asked, name)}"))
     return "\n".join(lines) + "\n"
 
 

@@ -170,6 +170,45 @@ def test_effect_whose_denial_the_plugin_does_not_mind_is_left_out(tmp_path):
     assert (set(learnt.policy.effects), learnt.asked["Log"]) == ({"RandomBytes"}, 1)
 
 
+def test_effect_that_was_performed_and_is_not_needed_is_named_with_its_rule_in_a_comment(tmp_path):
+    (tmp_path / "out").mkdir()
+    folder = str((tmp_path / "out").resolve())
+    source = (
+        "def main():\n"
+        "    try:\n"
+        f"        FX.WriteFile(path='{folder}/report', content=b'x') | run\n"
+        "    except Exception:\n"
+        "        pass\n"
+    )
+    learnt = learn(plugin_of(tmp_path, source), {}, Mode.PERFORM)
+    assert os.path.exists(f"{folder}/report")
+    text = learnt_text(learnt, "plug.py")
+    comment = "# left out, because the plugin answers the same without it: WriteFile = { "
+    assert [f'under = ["{folder}"]' in line for line in text.splitlines() if line.startswith(comment)] == [True]
+    assert list(learnt.left_out) == ["WriteFile"]
+
+
+STATE = (
+    "def main():\n"
+    "    FX.KeyValueSet(key='a', value=b'kept') | run\n"
+    "    return (FX.KeyValueGet(key='a') | run) or b''\n"
+)
+
+
+def test_state_is_performed_in_a_directory_of_its_own_and_the_learnt_one_is_said_to_be_a_placeholder(tmp_path):
+    plugin = plugin_of(tmp_path, STATE)
+    learnt = learn(plugin, {}, Mode.PERFORM)
+    assert learnt.outcome == b"kept"
+    text = learnt_text(learnt, "plug.py")
+    lines = [line for line in text.splitlines() if line.startswith("KeyValue")]
+    assert len(lines) == 2
+    assert all('"/srv/app/state"' in line and "directory is a PLACEHOLDER" in line for line in lines)
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "learnt.toml").write_text(text.replace("/srv/app/state", str((tmp_path / "state").resolve())))
+    done = fxcell("run", str(tmp_path / "plug.py"), "--policy", str(tmp_path / "learnt.toml"))
+    assert (done.returncode, "kept" in done.stdout) == (exits.VALUE, True)
+
+
 def test_plugin_that_answers_another_value_each_time_is_held_to_any_value(tmp_path):
     plugin = plugin_of(tmp_path, "import os\ndef main():\n    FX.Now() | run\n    return os.urandom(8)\n")
     learnt = learn(plugin, {})
