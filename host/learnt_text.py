@@ -6,6 +6,7 @@ from collections import Counter
 
 from fxcell.host.effects.basic import visible
 from fxcell.host.learning import Learnt
+from fxcell.host.wide_grants import wide_grants
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import TOML_KEYS, Limits
 from fxcell.policies.rule import Rule
@@ -52,6 +53,7 @@ def learnt_text(learnt: Learnt, made_by: str) -> str:
     for name, rule in learnt.left_out.items():
         text = f"left out, because the plugin answers the same without it: {name} = {_short(name, rule)}"
         lines.append(_comment(f"{text}, asked for {_times(learnt.asked, name)}"))
+    lines += [_comment(f"warning, {at}: {text}") for at, text in wide_grants(policy)]
     return "\n".join(lines) + "\n"
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from fxcell.policies.environment_rule import EnvironmentRule
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.policy import Isolation, Policy
 from fxcell.policies.targets import host_entry
+from fxcell.policies.under_rule import UnderRule
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _PRIVATE_FOLDERS = ("/root", "/home", "/etc", "/run", "/var/run", "/var/lib", "/boot", "/dev")
+_RUN_FROM = frozenset({"bin", "sbin", "site-packages", "dist-packages"})
+"""A folder of this name, anywhere in a path, is one that programs are run or imported from."""
+_SYSTEM_FOLDERS = ("/etc", "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/boot")
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")
+_METADATA = frozenset({"169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "metadata.google.internal"})
+"""Where clouds answer every process of a machine, with the machine's own credentials among the rest."""
 _HOME_DEPTH = 2
 """/home/ada is one person's everything; a folder in it is not."""
 
@@ -40,12 +48,39 @@ def _rules(policy: Policy) -> Iterator[tuple[str, str]]:
     for name, rule in policy.effects.items():
         if isinstance(rule, HTTPRule):
             yield from _requests(f"effects.{name}", rule)
-        else:
-            yield from _directories(f"effects.{name}.under", getattr(rule, "under", ()))
+        elif isinstance(rule, EnvironmentRule):
+            yield from _variables(f"effects.{name}.names", rule.names)
+        elif isinstance(rule, UnderRule):
+            at = f"effects.{name}.under"
+            yield from _directories(at, rule.under)
+            if name in ("WriteFile", "DeleteFile"):
+                yield from _changed(at, rule.under)
+
+
+def _variables(at: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if any(word in name.upper() for word in _SECRET_WORDS):
+            text = f"{name} looks like a secret, and the plugin would hold it; a header can be filled by the host: "
+            yield at, text + "write it into secrets of effects.HTTPRequest"
+
+
+def _changed(at: str, directories: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for path in directories:
+        system = any(f"{path}/".startswith(f"{folder}/") for folder in _SYSTEM_FOLDERS)
+        if system or _RUN_FROM.intersection(path.split("/")):
+            text = f"{path} is a folder that programs are run, imported or configured from, outside the sandbox: what changes "
+            yield at, text + "there can take over the host; name a folder of data"
 
 
 def _requests(at: str, rule: HTTPRule) -> Iterator[tuple[str, str]]:
     patterns = [host_entry(text).pattern for text in rule.hosts]
+    if rule.private_hosts:
+        text = "opens addresses of the host itself and of its network, which trust whoever can reach them; leave it out"
+        yield f"{at}.private_hosts", f"true {text} unless the plugin is about such a service"
+        for pattern in patterns:
+            if pattern in _METADATA or pattern == "*":
+                where = "every metadata service" if pattern == "*" else f"{pattern}, a metadata service"
+                yield f"{at}.hosts", f"{where} of a cloud answers with credentials of the machine; leave it out"
     if "*" in patterns:
         whose = "every host, those of the host's own network included" if rule.private_hosts else "every public host"
         yield f"{at}.hosts", f'"*" is {whose}: a plugin can send all that it knows to any of them; name the hosts you mean'

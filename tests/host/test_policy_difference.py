@@ -293,6 +293,30 @@ WIDE = {
 }
 
 
+@pytest.mark.parametrize("path", [
+    "/usr/lib/python3/dist-packages", "/home/ada/.venv/lib/python3.11/site-packages", "/home/ada/bin", "/opt/x/sbin/deep",
+    "/etc/cron.d", "/lib/systemd", "/usr/local/share",
+])  # fmt: skip
+@pytest.mark.parametrize("effect", ["WriteFile", "DeleteFile"])
+def test_changing_files_where_programs_are_run_or_imported_from_is_warned_of_and_reading_them_is_not(effect, path):
+    found = wide_grants(Policy(effects={effect: {"under": [path]}, "ReadFile": {"under": [path]}}))
+    assert [at for at, text in found if f"{path} is a folder that programs" in text] == [f"effects.{effect}.under"]
+    assert wide_grants(Policy(effects={effect: {"under": ["/srv/data/binary"]}})) == []
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "API_TOKEN", "db_password", "MY_CREDENTIALS"])
+def test_variable_whose_name_looks_like_a_secret_is_warned_of(name):
+    found = wide_grants(Policy(effects={"GetEnvironment": {"names": ["TZ", name]}}))
+    assert [(at, text.split()[0]) for at, text in found] == [("effects.GetEnvironment.names", name)]
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "*"])
+def test_private_hosts_and_metadata_addresses_are_warned_of(host):
+    found = wide_grants(Policy(effects={"HTTPRequest": {"hosts": [host], "private_hosts": True}}))
+    assert "effects.HTTPRequest.private_hosts" in [at for at, _ in found]
+    assert ["metadata service" in text for at, text in found if at == "effects.HTTPRequest.hosts"].count(True) == 1
+
+
 @pytest.mark.parametrize("at", WIDE)
 def test_grant_that_is_seldom_meant_is_warned_of_at_its_key(at):
     assert at in [key for key, _ in wide_grants(Policy(**WIDE[at]))]

@@ -138,6 +138,12 @@ def test_reasons_stand_beside_the_lines_as_comments(tmp_path):
     assert "Sleep = { max_seconds = 0.02 }  # 2 times; without it FX.Sleep is denied" in text
 
 
+def test_grant_that_is_seldom_meant_is_warned_of_in_the_learnt_policy(tmp_path):
+    source = "def main():\n    return FX.GetEnvironment(name='DB_PASSWORD') | run\n"
+    learnt = learn(plugin_of(tmp_path, source), {}, Mode.SIMULATE)
+    assert "# warning, effects.GetEnvironment.names: DB_PASSWORD looks like a secret" in learnt_text(learnt, "plug.py")
+
+
 def test_comment_that_quotes_a_plugin_stays_a_comment(tmp_path):
     source = (
         "import threading\n"
