@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fxcell.host import difference_rules
-from fxcell.host.difference_rules import Change, Side
+from fxcell.host.difference_changes import Change, Side, unjudged
 from fxcell.policies.policy import Isolation, Policy
 from fxcell.policies.toml_text import bytes_text, rule_text
 from fxcell.policies.words import WORDS
@@ -35,7 +35,7 @@ def difference(a: Policy, b: Policy) -> tuple[Change, ...]:
         return ()
     found = [*_isolation(a, b), *_words(a, b), *_visible(a, b), *_preload(a, b), *_limits(a, b), *_effects(a, b)]
     # Kept whatever the parts above may miss of a key that comes later: a difference is never told as none.
-    return tuple(found) or (Change(Side.OTHER, "policy", "the digests differ in what this version cannot put into words"),)
+    return tuple(found) or tuple(unjudged("policy", f"digest {a.digest[:12]}", f"digest {b.digest[:12]}"))
 
 
 def told(a: Policy, b: Policy) -> dict[str, Any]:

@@ -3,44 +3,21 @@
     rules_differ(effect, a, b) -> the changes that its kind of rule has words for, then key by key what these did not cover
 
 A kind of rule without words of its own, or a key that this version does not know, is still compared: numbers that are
-bounds by their name (max_…, …_bytes, …_s) by size, everything else as different without a claim which one allows more.
+bounds by their name (max_…) by size; of everything else both sides are said to allow what may be more.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, NamedTuple
 
+from fxcell.host import difference_requests
+from fxcell.host.difference_changes import Change, Side, asking, pace, sides, unjudged
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.plain_rule import PlainRule
-from fxcell.policies.rates import parse_rate
 from fxcell.policies.rule import Rule
-from fxcell.policies.targets import DEFAULT_PORTS, HostEntry, host_entry
 from fxcell.policies.toml_text import bytes_text, rule_text
-
-
-class Side(StrEnum):
-    """Whose policy allows more by a change.
-
-    OTHER: they differ, and which of them allows more cannot be told.      SAME: they differ in writing, and allow the same.
-    """
-
-    A = "a"
-    B = "b"
-    OTHER = "other"
-    SAME = "same"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One difference. at: the key, such as "effects.HTTPRequest.hosts"; text: what that side allows, in words."""
-
-    side: Side
-    at: str
-    text: str
+from fxcell.policies.write_rule import WriteRule
 
 
 class _Words(NamedTuple):
@@ -57,17 +34,16 @@ def rules_differ(effect: str, a: Rule, b: Rule, budgets: tuple[int, int]) -> lis
     """
     at = f"effects.{effect}"
     before, after = a.to_data(), b.to_data()
-    found: list[Change] = []
+    found = [*pace(at, a, b), *asking(at, a, b)]
     words = _KINDS.get(type(a)) if type(a) is type(b) else None
     if words is not None:
         found += words.say(at, a, b)
-    found += _rates(at, before, after)
-    for key in sorted({*before, *after} - {"rate", "burst"}):
+    for key in sorted({*before, *after}):
         if before.get(key) == after.get(key) and type(before.get(key)) is type(after.get(key)):
             continue
         if key == "max_calls":
             found += _calls(at, before.get(key), after.get(key), budgets)
-        elif words is None or not _is_covered(key, words, (a, b)):
+        elif key not in _ON_THE_RULE and (words is None or not _is_covered(key, words, (a, b))):
             found += _key(f"{at}.{key}", key, before.get(key), after.get(key))
     if not found:
         found = [Change(Side.SAME, at, f"{rule_text(before)} and {rule_text(after)} grant the same")]
@@ -106,17 +82,17 @@ def _calls(at: str, before: int | None, after: int | None, budgets: tuple[int, i
 
 def _key(at: str, key: str, before: object, after: object) -> Iterator[Change]:
     """A key that no kind of rule accounts for."""
-    bound = key.startswith("max_") or key.endswith(("_bytes", "_s"))
+    bound = key.startswith("max_") or key == "quota_bytes"
     words = _KEYS.get(key)
     if words is not None and (found := list(words(at, before, after))):
         yield from found
-    elif bound and key.startswith("max_") and (before is None or after is None):
+    elif bound and (before is None or after is None):
         side, value = (Side.B, before) if after is None else (Side.A, after)
         yield Change(side, at, f"without a bound; the other at most {value}")
     elif bound and _is_number(before) and _is_number(after):
         yield from _number(at, key, before, after)
     else:
-        yield Change(Side.OTHER, at, f"{_shown(before)} in A, {_shown(after)} in B")
+        yield from unjudged(at, _shown(before), _shown(after))
 
 
 def _is_number(value: object) -> bool:
@@ -144,15 +120,14 @@ def _directories(at: str, before: Any, after: Any) -> Iterator[Change]:
     if not (_is_texts(before) and _is_texts(after)):
         return
     found = [
-        Change(side, at, f"what is below {path}") for side, more, less in _sides(before, after) for path in outside(more, less)
+        Change(side, at, f"what is below {path}") for side, more, less in sides(before, after) for path in outside(more, less)
     ]
     yield from found or [Change(Side.SAME, at, f"{_shown(before)} and {_shown(after)} are the same files")]
 
 
 def _listed_texts(at: str, before: Any, after: Any) -> Iterator[Change]:
-    before, after = before or [], after or []
     if _is_texts(before) and _is_texts(after):
-        for side, more, less in _sides(before, after):
+        for side, more, less in sides(before, after):
             new = [repr(text) for text in more if text not in less]
             if new:
                 yield Change(side, at, ", ".join(new))
@@ -167,114 +142,17 @@ def _opening(at: str, before: Any, after: Any) -> Iterator[Change]:
         yield Change(Side.B if after else Side.A, at, "granted as well")
 
 
-def _asking(at: str, before: Any, after: Any) -> Iterator[Change]:
-    if bool(before) is not bool(after):
-        yield Change(Side.A if after else Side.B, at, "without asking anybody; for the other somebody must agree to each")
-
-
-def _rates(at: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
-    """What rate and burst, which follows from the rate where it is not written, allow together: over time, and at once."""
-    if (before.get("rate"), before.get("burst")) == (after.get("rate"), after.get("burst")):
-        return
-    told = [_told_rate(data) for data in (before, after)]
-    shown = ["as fast as it likes" if data.get("rate") is None else f"{data['rate']}" for data in (before, after)]
-    found = []
-    for index, key in enumerate(("rate", "burst")):
-        low, high = told[0][index], told[1][index]
-        if low == high or (key == "burst" and math.inf in (low, high)):
-            continue  # without a rate there is no burst either, and the rate's line says so
-        side = Side.B if high > low else Side.A
-        words = shown if key == "rate" else [f"{count:,.0f} at once" for count in (low, high)]
-        found.append(Change(side, f"{at}.{key}", f"{words[high > low]}; the other {words[high <= low]}"))
-    yield from found or [Change(Side.SAME, f"{at}.rate", f"{shown[0]} and {shown[1]}, with the same burst")]
-
-
-def _told_rate(data: Mapping[str, Any]) -> tuple[float, float]:
-    """Calls per second, and how many at once."""
-    if data.get("rate") is None:
-        return math.inf, math.inf
-    rate = parse_rate(data["rate"])
-    burst = data.get("burst")
-    return rate.per_second, float(rate.number if burst is None else burst)
-
-
-def _secrets(at: str, before: Any, after: Any) -> Iterator[Change]:
-    for side, more, less in _sides(before or {}, after or {}):
-        for name in sorted(name for name in more if more[name] != less.get(name)):
-            yield Change(side, f"{at}.{name}", f"the host fills it with {more[name]}")
-
+_ON_THE_RULE = frozenset({"rate", "burst", "ask"})
+"""Keys judged together and by the rule's own attributes: a field of the effect may be called so as well."""
 
 _KEYS: Mapping[str, Callable[[str, Any, Any], Iterator[Change]]] = {
     "under": _directories, "names": _listed_texts, "modes": _listed_texts, "plugins": _listed_texts,
-    "create_parents": _opening, "hidden": _opening, "ask": _asking, "secrets": _secrets, "secret_hosts": _listed_texts,
+    "create_parents": _opening, "hidden": _opening,
 }  # fmt: skip
 """Keys that mean the same in every kind of rule that has them."""
 
 
 # --- kinds
-
-
-def _sides(a: Any, b: Any) -> tuple[tuple[Side, Any, Any], ...]:
-    return (Side.B, b, a), (Side.A, a, b)
-
-
-def _requests(at: str, a: HTTPRule, b: HTTPRule) -> Iterator[Change]:
-    for side, more, less in _sides(a, b):
-        for text in more.hosts:
-            entry = host_entry(text)
-            ports = _ports(entry, more) - _ports_granted(entry, less)
-            if ports:
-                yield Change(side, f"{at}.hosts", f"requests to {_host_words(entry, more)}, {_port_words(ports)}")
-        if more.private_hosts and not less.private_hosts:
-            text = "addresses that are loopback, private or link-local, as far as its hosts cover them"
-            yield Change(side, f"{at}.private_hosts", text)
-        methods = sorted(set(more.methods) - set(less.methods))
-        if methods:
-            yield Change(side, f"{at}.methods", f"the method{'s' * (len(methods) > 1)} {', '.join(methods)}")
-    if a.max_body_bytes != b.max_body_bytes:
-        yield from _number(f"{at}.max_body_bytes", "max_body_bytes", a.max_body_bytes, b.max_body_bytes)
-
-
-_Ports = frozenset[tuple[str, int]]
-"""(scheme, port) pairs."""
-
-
-def _ports(entry: HostEntry, rule: HTTPRule) -> _Ports:
-    if entry.port is None and not rule.ports:
-        return frozenset(DEFAULT_PORTS.items())
-    numbers = rule.ports if entry.port is None else [entry.port]
-    return frozenset((scheme, number) for scheme in DEFAULT_PORTS for number in numbers)
-
-
-def _ports_granted(entry: HostEntry, rule: HTTPRule) -> _Ports:
-    """At which ports the rule grants every host that the entry covers."""
-    if entry.private and not rule.private_hosts:
-        return frozenset()
-    covering = [other for other in map(host_entry, rule.hosts) if _contains(other.pattern, entry)]
-    return frozenset().union(*(_ports(other, rule) for other in covering))
-
-
-def _contains(pattern: str, entry: HostEntry) -> bool:
-    if pattern in ("*", entry.pattern):
-        return True
-    if entry.pattern.startswith("*"):  # "*" has no other pattern around it; "*.a.b" is in "*.b"
-        return pattern.startswith("*.") and entry.pattern.endswith(pattern[1:])
-    return HostEntry(pattern, None).covers(entry.pattern)
-
-
-def _host_words(entry: HostEntry, rule: HTTPRule) -> str:
-    if entry.pattern == "*":
-        return "every host" if rule.private_hosts else "every public host"
-    return f"every host below {entry.pattern[2:]}" if entry.pattern.startswith("*.") else entry.pattern
-
-
-def _port_words(ports: _Ports) -> str:
-    if ports == frozenset(DEFAULT_PORTS.items()):
-        return "http at port 80 and https at port 443"
-    both = sorted({port for scheme, port in ports if {("http", port), ("https", port)} <= ports})
-    words = [f"port {port}" for port in both]
-    words += [f"{scheme} at port {port}" for scheme, port in sorted(ports) if port not in both]
-    return ", ".join(words)
 
 
 def _plain(at: str, a: PlainRule, b: PlainRule) -> Iterator[Change]:
@@ -284,7 +162,7 @@ def _plain(at: str, a: PlainRule, b: PlainRule) -> Iterator[Change]:
 
 def _field(at: str, field: str, a: PlainRule, b: PlainRule) -> Iterator[Change]:
     """What one field may be: one of a list, or any number up to a bound, or anything."""
-    for side, more, less in _sides(a, b):
+    for side, more, less in sides(a, b):
         listed, bound, other_bound = _listed(more, field), more.maxima.get(field), less.maxima.get(field)
         other = _listed(less, field)
         if listed is not None:
@@ -297,6 +175,14 @@ def _field(at: str, field: str, a: PlainRule, b: PlainRule) -> Iterator[Change]:
         elif other_bound is not None and (bound is None or bound > other_bound):
             text = "any number" if bound is None else f"numbers up to {bound}"
             yield Change(side, at, f"{text}; the other numbers from 0 to {other_bound}")
+
+
+def _quotas(at: str, a: WriteRule, b: WriteRule) -> Iterator[Change]:
+    """The quota is each directory's own: one more directory can hold as much again, also below what the other grants."""
+    for side, more, less in sides(a, b):
+        for path in more.under:
+            if path not in less.under and _is_below(path, less.under):
+                yield Change(side, f"{at}.under", f"a quota of its own for {path}")
 
 
 _Key = tuple[type, Any]
@@ -315,7 +201,8 @@ def _grants(key: _Key, value: Any, listed: Mapping[_Key, Any] | None, bound: flo
 
 
 _KINDS: Mapping[type[Rule], _Words] = {
-    HTTPRule: _Words(frozenset({"hosts", "methods", "ports", "max_body_bytes", "private_hosts"}), _requests),
+    HTTPRule: _Words(difference_requests.KEYS, difference_requests.requests),
     PlainRule: _Words(frozenset(), _plain),
+    WriteRule: _Words(frozenset(), _quotas),
 }
 """Kinds of rules with words of their own; any other is compared key by key."""

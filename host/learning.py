@@ -11,6 +11,8 @@ perform nothing. What the run performs is its Mode's to say (learning_tapes.py).
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,12 +20,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fxcell.host import registry, tapes, templates
+from fxcell.host.effects.context import Caller
 from fxcell.host.learning_tapes import Answers, Learner, Mode
 from fxcell.policies import values
 from fxcell.policies.crash import WorkerCrash
 from fxcell.policies.errors import EffectDenied, OutcomeError, PluginError, PolicyError
 from fxcell.policies.limits import GiB, Limits, MiB
+from fxcell.policies.plugin_names import is_plugin_name
 from fxcell.policies.policy import Policy
+from fxcell.policies.rule import Rule
 from fxcell.policies.words import WORDS
 
 if TYPE_CHECKING:
@@ -52,8 +57,8 @@ class Learnt:
     fault:     why there is no policy, in words, or "".
     reasons:   line ("allow.threads", "limits.memory_bytes", "effects.Print") -> what happened without it.
     asked:     effect -> how often it was asked for.      simulated: effect -> how often it was only simulated.
-    same:      trials could be held to the very value and effects of the run; False for a plugin that does something else
-               each time.
+    left_out:  effect -> the rule it was granted by in the run, where the plugin goes on just so without it.
+    same:      trials could be held to the very value of the run; False for a plugin that answers another each time.
     """
 
     policy: Policy | None
@@ -62,13 +67,15 @@ class Learnt:
     reasons: dict[str, str] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     simulated: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, Rule] = field(default_factory=dict)
     same: bool = True
 
 
 class _Trials:
     """Tries the call of the first run under other policies."""
 
-    def __init__(self, command: Any, learner: Learner, outcome: Any, seconds: float) -> None:
+    def __init__(self, command: Any, learner: Learner, outcome: Any, seconds: float, name: str) -> None:
+        self.name = name
         self.command = command
         self.answers = learner.answers
         self.expected = values.encode_value(outcome)
@@ -77,18 +84,14 @@ class _Trials:
 
     def fault(self, policy: Policy) -> str:
         """What goes wrong under the policy, in one line; "" when the run passes."""
-        tape = Answers(self.answers)
         try:
-            outcome = _sent(policy, self.command, tape, self.seconds)
+            outcome = _sent(policy, self.command, Answers(self.answers), self.seconds, self.name)
         except PolicyError as error:
             return error.message
         if isinstance(outcome, OutcomeError):
             return _in_words(outcome)
         if self.same and values.encode_value(outcome) != self.expected:
             return "it answers another value"
-        # A plugin can swallow the refusal of an effect that is all it is for.
-        if self.same and tape.missing:
-            return f"FX.{tape.missing[0]} is not done, or less often"
         return ""
 
 
@@ -99,15 +102,16 @@ def learn(plugin: Plugin, arguments: dict[str, Any], mode: Mode = Mode.CAREFUL) 
     """
     base = Policy(name=plugin.name, allow=frozenset(WORDS), limits=WIDE)
     command = plugin.call(**arguments)
-    learner = Learner(base, plugin, mode)
     started = time.monotonic()
-    outcome = _sent(base, command, learner, WIDE.wall_s)
+    with tempfile.TemporaryDirectory(prefix="fxcell-learn-") as state:
+        learner = Learner(base, plugin, mode, os.path.realpath(state))
+        outcome = _sent(base, command, learner, WIDE.wall_s, plugin.name)
     asked = Counter(effect.effect_name for effect, _ in learner.answers)
     learnt = Learnt(None, outcome, asked=asked, simulated=learner.simulated)
     if isinstance(outcome, OutcomeError):
         learnt.fault = f"the run did not end with a value: {outcome}"
         return learnt
-    trials = _Trials(command, learner, outcome, max(_TRIAL_S, 10 * (time.monotonic() - started)))
+    trials = _Trials(command, learner, outcome, max(_TRIAL_S, 10 * (time.monotonic() - started)), plugin.name)
     widest = learner.grants.policy
     if trials.fault(widest):
         trials.same = learnt.same = False
@@ -117,14 +121,16 @@ def learn(plugin: Plugin, arguments: dict[str, Any], mode: Mode = Mode.CAREFUL) 
         learnt.fault = f"the plugin does something else each time: under what the run needed, {fault}"
         return learnt
     learnt.policy = policy
+    learnt.left_out = {name: rule for name, rule in widest.effects.items() if name not in policy.effects}
     return learnt
 
 
-def _sent(policy: Policy, command: Any, tape: tapes.Tape, seconds: float) -> Any:
-    """The value of the command in a new worker, or the OutcomeError that ended it."""
+def _sent(policy: Policy, command: Any, tape: tapes.Tape, seconds: float, name: str) -> Any:
+    """The value of the command in a new worker of the plugin, or the OutcomeError that ended it."""
+    caller = Caller(name, (name,)) if is_plugin_name(name) else None  # as `fxcell run`: without a name it keeps no state
     others = templates.is_running(policy)
     try:
-        process = registry.start(policy)
+        process = registry.start(policy, caller)
         try:
             with tapes.attached(process, tape):
                 return registry.command(process, command, seconds)

@@ -19,6 +19,7 @@ from fxcell.policies import targets, values
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, OutcomeError
 from fxcell.policies.policy import Policy
+from fxcell.policies.state_rule import StateRule
 
 if TYPE_CHECKING:
     from fxcell.host.effects.context import Context
@@ -27,15 +28,13 @@ if TYPE_CHECKING:
 
 _HARMLESS = frozenset({"Print", "Log", "Now", "Sleep", "RandomBytes"})
 _READING = frozenset({"ReadFile", "ListDirectory", "GetEnvironment"})
-_WHERE_UNSAID = frozenset({"KeyValueGet", "KeyValueSet", "KeyValueDelete", "KeyValueList"})
-"""The effects themselves do not say in which directory the state is, so none can be looked at: they are simulated."""
 _MAX_REDIRECTS = 5
 
 
 class Mode(StrEnum):
     """What is performed in the first run.
 
-    CAREFUL:  performed_by_default.      PERFORM: everything but KeyValue effects.      SIMULATE: nothing.
+    CAREFUL:  performed_by_default.      PERFORM: everything.      SIMULATE: nothing.
     """
 
     CAREFUL = "careful"
@@ -65,10 +64,12 @@ def performed_by_default(effect: Effect, *, has_read: bool) -> bool:
 class Learner(Recorder):
     """The tape of the first run: grants what is asked for, performs or simulates it, and keeps it with its answer."""
 
-    def __init__(self, base: Policy, plugin: Plugin, mode: Mode) -> None:
+    def __init__(self, base: Policy, plugin: Plugin, mode: Mode, state: str) -> None:
+        """state: an empty directory, for the KeyValue effects that are performed."""
         super().__init__(base, plugin)
         self.grants = Grants(base, plugin.requested_effects)
         self.mode = mode
+        self.state = state
         self.answers: list[tuple[Effect, Any]] = []
         self.simulated: Counter[str] = Counter()
         self._has_read = False
@@ -93,9 +94,8 @@ class Learner(Recorder):
         return result
 
     def _performs(self, effect: Effect) -> bool:
-        if self.mode is Mode.PERFORM:
-            return effect.effect_name not in _WHERE_UNSAID
-        return self.mode is Mode.CAREFUL and performed_by_default(effect, has_read=self._has_read)
+        careful = self.mode is Mode.CAREFUL and performed_by_default(effect, has_read=self._has_read)
+        return careful or self.mode is Mode.PERFORM
 
     def _answer(self, effect: Effect, context: Context) -> Any:
         if self._performs(effect):
@@ -106,6 +106,8 @@ class Learner(Recorder):
 
     def _performed(self, effect: Effect, context: Context) -> Any:
         assert self._perform is not None
+        if isinstance(self.grants.policy.effects.get(effect.effect_name), StateRule):
+            return self._perform(effect, dataclasses.replace(context, policy=self._stateful()))
         for _ in range(_MAX_REDIRECTS):
             try:
                 return self._perform(effect, context)
@@ -119,6 +121,14 @@ class Learner(Recorder):
                 context = dataclasses.replace(context, policy=self.grants.policy)
         return self._perform(effect, context)
 
+    def _stateful(self) -> Policy:
+        """The policy with the directory for state: an effect does not say where state is, so none can be learnt."""
+        effects = {
+            name: dataclasses.replace(rule, directory=self.state) if isinstance(rule, StateRule) else rule
+            for name, rule in self.grants.policy.effects.items()
+        }
+        return self.grants.policy.replaced(effects=effects)
+
 
 class Answers:
     """The tape of a trial: judged by the policy on trial, answered from the first run; what is new is simulated."""
@@ -127,12 +137,6 @@ class Answers:
         self._kept: dict[bytes, deque[Any]] = {}
         for effect, answer in kept:
             self._kept.setdefault(values.encode_value(effect), deque()).append(answer)
-        self._missing = Counter(effect.effect_name for effect, answer in kept if not isinstance(answer, OutcomeError))
-
-    @property
-    def missing(self) -> list[str]:
-        """The effects that succeeded more often in the run than in this trial, whatever the plugin makes of it."""
-        return sorted(name for name, count in self._missing.items() if count > 0)
 
     def command(self, _session: Session, _value: Any, go: Callable[[], Any]) -> Any:
         """Run the command."""
@@ -141,9 +145,7 @@ class Answers:
     def effect(self, session: Session, effect: Effect, context: Context) -> Any:
         """Judge, then answer."""
         session.broker.performer, session.broker.simulated = self._answer, True
-        result = session.broker.perform(effect, context)
-        self._missing[effect.effect_name] -= 1
-        return result
+        return session.broker.perform(effect, context)
 
     def _answer(self, effect: Effect, context: Context) -> Any:
         answers = self._kept.get(values.encode_value(effect))

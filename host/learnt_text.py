@@ -10,10 +10,15 @@ from fxcell.host.wide_grants import wide_grants
 from fxcell.policies.errors import PolicyError
 from fxcell.policies.limits import TOML_KEYS, Limits
 from fxcell.policies.rule import Rule
-from fxcell.policies.rules import StateRule, rule_for
+from fxcell.policies.rules import rule_for
+from fxcell.policies.state_rule import StateRule
 from fxcell.policies.toml_text import limit_text, rule_text
 
 _MAX_REASON_CHARACTERS = 160
+_PLACEHOLDER = (
+    "; the directory is a PLACEHOLDER, for a plugin does not say where its state is kept: name one that exists, "
+    "that the host's user owns and nobody else may write to"
+)
 
 
 def learnt_text(learnt: Learnt, made_by: str) -> str:
@@ -28,8 +33,7 @@ def learnt_text(learnt: Learnt, made_by: str) -> str:
         names = ", ".join(f"{name} ({_times(learnt.simulated, name)})" for name in sorted(learnt.simulated))
         lines.append(_comment(f"simulated, so what a real answer leads to was not seen: {names}"))
     if not learnt.same:
-        lines.append(_comment("it does something else each time, so a trial passed with any value and with fewer effects"))
-    lines += [_comment(f"careful: {at}: {text}") for at, text in wide_grants(policy)]
+        lines.append(_comment("it answers another value each time, so a trial passed with any value"))
     if policy.allow:
         lines += ["allow = ["]
         lines += [f'    "{word}",{_beside(learnt, f"allow.{word}")}' for word in sorted(policy.allow)]
@@ -42,9 +46,14 @@ def learnt_text(learnt: Learnt, made_by: str) -> str:
     if policy.effects:
         lines += ["", "[effects]"]
     for name, rule in policy.effects.items():
+        beside = _times(learnt.asked, name) + _without(learnt, f"effects.{name}")
         if isinstance(rule, StateRule):
-            lines.append(_comment(f"{rule.directory} stands for a directory of yours that exists: write its path"))
-        lines.append(f"{name} = {_short(name, rule)}  # {_times(learnt.asked, name)}{_without(learnt, f'effects.{name}')}")
+            beside += _PLACEHOLDER
+        lines.append(f"{name} = {_short(name, rule)}  # {beside}")
+    for name, rule in learnt.left_out.items():
+        text = f"left out, because the plugin answers the same without it: {name} = {_short(name, rule)}"
+        lines.append(_comment(f"{text}, asked for {_times(learnt.asked, name)}"))
+    lines += [_comment(f"warning, {at}: {text}") for at, text in wide_grants(policy)]
     return "\n".join(lines) + "\n"
 
 

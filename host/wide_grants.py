@@ -8,13 +8,16 @@ from fxcell.policies.environment_rule import EnvironmentRule
 from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.policy import Isolation, Policy
 from fxcell.policies.targets import host_entry
-from fxcell.policies.write_rule import WriteRule
+from fxcell.policies.under_rule import UnderRule
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _PRIVATE_FOLDERS = ("/root", "/home", "/etc", "/run", "/var/run", "/var/lib", "/boot", "/dev")
-_PROGRAM_FOLDERS = frozenset({"bin", "sbin", "lib", "lib64", "site-packages", "dist-packages", "cron.d", "init.d", "systemd"})
-_SECRET_PARTS = ("KEY", "TOKEN", "SECRET", "PASSW", "CREDENTIAL", "AUTH", "COOKIE", "SESSION")
-_METADATA = frozenset({"169.254.169.254", "100.100.100.200", "fd00:ec2::254", "[fd00:ec2::254]", "metadata.google.internal"})
+_RUN_FROM = frozenset({"bin", "sbin", "site-packages", "dist-packages"})
+"""A folder of this name, anywhere in a path, is one that programs are run or imported from."""
+_SYSTEM_FOLDERS = ("/etc", "/usr", "/lib", "/lib32", "/lib64", "/libx32", "/bin", "/sbin", "/boot")
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL")
+_METADATA = frozenset({"169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "metadata.google.internal"})
+"""Where clouds answer every process of a machine, with the machine's own credentials among the rest."""
 _HOME_DEPTH = 2
 """/home/ada is one person's everything; a folder in it is not."""
 
@@ -46,46 +49,47 @@ def _rules(policy: Policy) -> Iterator[tuple[str, str]]:
         if isinstance(rule, HTTPRule):
             yield from _requests(f"effects.{name}", rule)
         elif isinstance(rule, EnvironmentRule):
-            yield from _variables(f"effects.{name}.names", rule)
-        else:
-            yield from _directories(f"effects.{name}.under", getattr(rule, "under", ()))
-        if isinstance(rule, WriteRule):
-            yield from _programs(f"effects.{name}.under", rule.under)
+            yield from _variables(f"effects.{name}.names", rule.names)
+        elif isinstance(rule, UnderRule):
+            at = f"effects.{name}.under"
+            yield from _directories(at, rule.under)
+            if name in ("WriteFile", "DeleteFile"):
+                yield from _changed(at, rule.under)
+
+
+def _variables(at: str, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        if any(word in name.upper() for word in _SECRET_WORDS):
+            text = f"{name} looks like a secret, and the plugin would hold it; a header can be filled by the host: "
+            yield at, text + "write it into secrets of effects.HTTPRequest"
+
+
+def _changed(at: str, directories: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for path in directories:
+        system = any(f"{path}/".startswith(f"{folder}/") for folder in _SYSTEM_FOLDERS)
+        if system or _RUN_FROM.intersection(path.split("/")):
+            text = f"{path} is a folder that programs are run, imported or configured from, outside the sandbox: what changes "
+            yield at, text + "there can take over the host; name a folder of data"
 
 
 def _requests(at: str, rule: HTTPRule) -> Iterator[tuple[str, str]]:
     patterns = [host_entry(text).pattern for text in rule.hosts]
+    if rule.private_hosts:
+        text = "opens addresses of the host itself and of its network, which trust whoever can reach them; leave it out"
+        yield f"{at}.private_hosts", f"true {text} unless the plugin is about such a service"
+        for pattern in patterns:
+            if pattern in _METADATA or pattern == "*":
+                where = "every metadata service" if pattern == "*" else f"{pattern}, a metadata service"
+                yield f"{at}.hosts", f"{where} of a cloud answers with credentials of the machine; leave it out"
     if "*" in patterns:
         whose = "every host, those of the host's own network included" if rule.private_hosts else "every public host"
         yield f"{at}.hosts", f'"*" is {whose}: a plugin can send all that it knows to any of them; name the hosts you mean'
     for pattern in patterns:
         if pattern.startswith("*.") and pattern.count(".") == 1:
             yield f"{at}.hosts", f'"{pattern}" is a whole top-level domain, in which anybody can have a name'
-    yield from _private(at, rule, patterns)
     writing = sorted(set(rule.methods) - _READING)
     if writing and any(pattern.startswith("*") for pattern in patterns):
         yield f"{at}.methods", f"{', '.join(writing)} change things, at hosts that the policy does not name one by one"
-
-
-def _private(at: str, rule: HTTPRule, patterns: Iterable[str]) -> Iterator[tuple[str, str]]:
-    if rule.private_hosts:
-        text = "opens services of the machine and its network, which often ask nobody who they are; leave it out but for tests"
-        yield f"{at}.private_hosts", text
-    for pattern in patterns:
-        if pattern in _METADATA:
-            yield f"{at}.hosts", f"{pattern} hands out the credentials of a cloud's machine; no plugin needs them"
-
-
-def _variables(at: str, rule: EnvironmentRule) -> Iterator[tuple[str, str]]:
-    for name in rule.names:
-        if any(part in name.upper() for part in _SECRET_PARTS):
-            yield at, f"{name} looks like a secret, which the plugin then knows; let the host fill it in: secrets of the effect"
-
-
-def _programs(at: str, directories: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for path in directories:
-        if not _PROGRAM_FOLDERS.isdisjoint(path.split("/")):
-            yield at, f"programs or modules are run from {path}: what is written there is run outside the sandbox"
 
 
 def _directories(at: str, directories: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,8 @@ class FileRule(UnderRule):
     max_bytes: size of one file.
     """
 
+    nested: ClassVar[bool] = True
+
     max_bytes: int = 16 * MiB
 
     def __post_init__(self) -> None:
@@ -39,6 +41,7 @@ class ListRule(UnderRule):
     """
 
     itself: ClassVar[bool] = True
+    nested: ClassVar[bool] = True
 
     max_entries: int = 1000
 

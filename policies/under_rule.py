@@ -32,6 +32,9 @@ class UnderRule(Rule):
     itself: ClassVar[bool] = False
     """True where the effect is on directories, so that a granted directory is granted too."""
 
+    nested: ClassVar[bool] = False
+    """True where a granted directory inside another is only redundant: nothing is counted or changed by directory."""
+
     under: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class UnderRule(Rule):
             check_directory("under", directory)
             if _own_part(directory):
                 raise PolicyError(f"under: {_own_part(directory)}", at=("under",))
+        if not self.nested:
+            _refuse_nested(under)
         object.__setattr__(self, "under", under)
 
     def judge(self, effect: Effect) -> Refusal | None:
@@ -60,7 +65,8 @@ class UnderRule(Rule):
         roots = [root for root in self.under if text.startswith(f"{root}/") or (self.itself and text == root)]
         if not roots:
             granted, wanted = ", ".join(self.under), self._directory_of(text)
-            wider = ", ".join(toml_text(root) for root in [*_beside(wanted, self.under), wanted])
+            kept = [root for root in self.under if self.nested or not root.startswith(f"{wanted}/")]
+            wider = ", ".join(toml_text(root) for root in [*kept, wanted])
             suggestion = f"effects.EFFECT.under = [{wider}]" if is_grantable(wanted) else ""
             return Refusal("path", f"{text!r:.200} is not below {granted:.1000}", suggestion)
         root = max(roots, key=len)
@@ -88,9 +94,15 @@ class UnderRule(Rule):
         return []
 
 
-def _beside(directory: str, granted: Sequence[str]) -> list[str]:
-    """Those of the granted directories that are not inside this one."""
-    return [root for root in granted if not root.startswith(f"{directory}/")]
+def _refuse_nested(under: Sequence[str]) -> None:
+    """Quotas hold for each granted directory: one inside another would be counted apart, and hold as much again."""
+    for outer in under:
+        for inner in under:
+            if inner.startswith(f"{outer}/"):
+                raise PolicyError(
+                    f"under: {inner!r} is inside {outer!r}, which grants it already; name only one of the two",
+                    at=("under",),
+                )
 
 
 def _own_part(path: str) -> str:

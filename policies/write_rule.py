@@ -28,8 +28,8 @@ MAX_FILES = 100_000
 class WriteRule(UnderRule):
     """Writing files below these directories.
 
-    under:           absolute directories, none inside another; everything below them is granted, they themselves are not.
-                     Never one from which code is started or loaded: nothing here keeps a plugin from writing a script.
+    under:           absolute directories; everything below them is granted, they themselves are not. Never one from which
+                     code is started or loaded: nothing here keeps a plugin from writing a script or a module.
     max_bytes:       size of one file, after the write.
     quota_bytes: sizes of all files below one granted directory together, whoever wrote them.
     max_files:       files and directories below one granted directory, whoever made them; at most 100,000.
@@ -47,7 +47,6 @@ class WriteRule(UnderRule):
 
     def __post_init__(self) -> None:
         UnderRule.__post_init__(self)
-        self._check_apart()
         byte_count("max_bytes", self.max_bytes)
         byte_count("quota_bytes", self.quota_bytes)
         if self.quota_bytes < self.max_bytes:
@@ -61,16 +60,6 @@ class WriteRule(UnderRule):
         for name in ("create_parents", "hidden"):
             if type(getattr(self, name)) is not bool:
                 raise PolicyError(f"{name} must be true or false, got {short(getattr(self, name))}", at=(name,))
-
-    def _check_apart(self) -> None:
-        # A directory inside another would have a quota of its own beside the outer one's.
-        for inner in self.under:
-            for outer in self.under:
-                if inner.startswith(f"{outer}/"):
-                    raise PolicyError(
-                        f"under: {inner!r} is inside {outer!r}, which is granted too, and quotas hold for each directory as a "
-                        "whole; leave the inner one out, or grant directories beside each other", at=("under",),
-                    )  # fmt: skip
 
     def judge(self, effect: Effect) -> Refusal | None:
         return UnderRule.judge(self, effect) or self._judge_rest(effect)

@@ -66,14 +66,13 @@ def _groups(changes: tuple[Change, ...]) -> Iterator[tuple[str, list[Change]]]:
     titles = {
         Side.B: "B allows what A does not",
         Side.A: "A allows what B does not",
-        Side.OTHER: "They differ, and which allows more cannot be told: take it that each may",
+        Side.OTHER: "They differ, and neither allows more by it",
         Side.SAME: "They differ in writing, and allow the same by it",
     }
-    nothing = ": nothing, but for what cannot be told" if any(change.side is Side.OTHER for change in changes) else ": nothing"
     for side, title in titles.items():
         found = [change for change in changes if change.side is side]
         if found or side in (Side.A, Side.B):
-            yield title + ("" if found else nothing), found
+            yield title + ("" if found else ": nothing"), found
 
 
 def _print_wrapped(head: str, text: str) -> None:

@@ -13,12 +13,13 @@ from fxcell import Limits, Policy, load_policy
 from fxcell.host import registry
 from fxcell.host.commands import exits
 from fxcell.host.commands.policy_compare import check_policy, diff_policies
-from fxcell.host.difference import Change, Side, difference
+from fxcell.host.difference import Side, difference
 from fxcell.host.difference_rules import rules_differ
 from fxcell.host.wide_grants import wide_grants
 from fxcell.policies import builtin, rules
 from fxcell.policies.errors import EffectDenied, PolicyError
 from fxcell.policies.loader import profile_names
+from fxcell.policies.plain_rule import PlainRule
 from fxcell.policies.rule import Rule
 
 HOSTS = [
@@ -167,60 +168,103 @@ class LaterRule(Rule):
     rate: str | None = None
 
 
+MAY = ". It may allow more: this version cannot compare them"
 LATER = [
-    ({"max_rows": 5}, {"max_rows": 9}, Change(Side.B, "effects.Later.max_rows", "up to 9; the other up to 5")),
-    ({"max_rows": 5}, {}, Change(Side.B, "effects.Later.max_rows", "without a bound; the other at most 5")),
-    ({"idle_s": 3.0}, {}, Change(Side.A, "effects.Later.idle_s", "up to 3.0; the other up to 1.0")),
-    ({"colour": "blue"}, {}, Change(Side.OTHER, "effects.Later.colour", '"blue" in A, "red" in B')),
-    ({"names": ("A",)}, {"names": ("A", "B")}, Change(Side.B, "effects.Later.names", "'B'")),
-    ({"hidden": True}, {}, Change(Side.A, "effects.Later.hidden", "granted as well")),
-    (
-        {"ask": True}, {},
-        Change(Side.B, "effects.Later.ask", "without asking anybody; for the other somebody must agree to each"),
-    ),
-    (
-        {"rate": "90/min", "burst": 2}, {"rate": "2/s"},
-        Change(Side.B, "effects.Later.rate", "2/s; the other 90/min"),
-    ),
-    ({"rate": "90/min"}, {}, Change(Side.B, "effects.Later.rate", "as fast as it likes; the other 90/min")),
-    ({"rate": "60/min"}, {"rate": "1/s"}, Change(Side.A, "effects.Later.burst", "60 at once; the other 1 at once")),
-    ({"rate": "10/s"}, {"rate": "10/s", "burst": 99}, Change(Side.B, "effects.Later.burst", "99 at once; the other 10 at once")),
-    ({"rate": "9/s"}, {"rate": "9/s", "burst": 9}, Change(Side.SAME, "effects.Later.rate", "9/s and 9/s, with the same burst")),
-    ({"eager": True}, {}, Change(Side.OTHER, "effects.Later.eager", "true in A, false in B")),
+    # what A has, what B has, what A allows more, what B allows more
+    ({"max_rows": 5}, {"max_rows": 9}, {}, {"max_rows": "up to 9; the other up to 5"}),
+    ({"max_rows": 5}, {}, {}, {"max_rows": "without a bound; the other at most 5"}),
+    ({"idle_s": 3.0}, {}, {"idle_s": f"3.0; the other 1.0{MAY}"}, {"idle_s": f"1.0; the other 3.0{MAY}"}),
+    ({"colour": "blue"}, {}, {"colour": f'"blue"; the other "red"{MAY}'}, {"colour": f'"red"; the other "blue"{MAY}'}),
+    ({"names": ("A",)}, {"names": ("A", "B")}, {}, {"names": "'B'"}),
+    ({"hidden": True}, {}, {"hidden": "granted as well"}, {}),
+    ({"ask": True}, {}, {}, {"ask": "without asking anybody; for the other somebody must agree to each"}),
+    ({"rate": "90/min"}, {"rate": "2/s"}, {"burst": "90 at once; the other 2"}, {"rate": "2/s; the other 90/min"}),
+    ({"rate": "90/min"}, {}, {}, {"rate": "as fast as it likes; the other 90/min"}),
+    ({"rate": "2/s"}, {"rate": "60/min"}, {"rate": "2/s; the other 60/min"}, {"burst": "60 at once; the other 2"}),
+    ({"rate": "1/s"}, {"rate": "60/min", "burst": 1000}, {}, {"burst": "1,000 at once; the other 1"}),
+    ({"rate": "10/s"}, {"rate": "10/s", "burst": 1000}, {}, {"burst": "1,000 at once; the other 10"}),
+    ({"eager": True}, {}, {"eager": f"true; the other false{MAY}"}, {"eager": f"false; the other true{MAY}"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("a", "b", "more_in_a", "more_in_b"), LATER, ids=range(len(LATER)))
+def test_kind_of_rule_without_words_of_its_own_is_compared_key_by_key(a, b, more_in_a, more_in_b):
+    found = rules_differ("Later", LaterRule(**a), LaterRule(**b), (10, 10))
+    for side, expected in ((Side.A, more_in_a), (Side.B, more_in_b)):
+        assert {change.at.removeprefix("effects.Later."): change.text for change in found if change.side is side} == expected
+    assert {change.side for change in found} <= {Side.A, Side.B}
+
+
+def test_burst_that_is_the_rates_own_number_is_the_same():
+    a, b = LaterRule(rate="10/s"), LaterRule(rate="10/s", burst=10)
+    assert [change.side for change in rules_differ("Later", a, b, (10, 10))] == [Side.SAME]
+
+
+WIDER = {
+    # key: a rule's values, and wider ones
+    "max_calls": (5, 9), "rate": ("1/s", "2/s"), "burst": (1, 2), "max_total_bytes": (1, 2), "ask": (True, False),
+    "under": (["/srv/a"], ["/srv/b"]), "max_bytes": (10, 20), "quota_bytes": (2**28, 2**29), "max_files": (1, 2),
+    "modes": (["create"], ["append"]), "create_parents": (False, True), "hidden": (False, True), "max_entries": (1, 2),
+    "names": (["TZ"], ["LANG"]), "directory": ("/srv/a", "/srv/b"), "max_value_bytes": (1, 2), "max_keys": (1, 2),
+    "plugins": (["a"], ["b"]), "max_depth": (1, 2), "hosts": (["a.b"], ["c.d"]), "methods": (["GET"], ["PUT"]),
+    "ports": ([80], [81]), "max_body_bytes": (1, 2), "private_hosts": (False, True),
+    "secrets": ({"X-K": "env:A"}, {"X-K": "env:B"}), "secret_hosts": (["a.b"], ["c.d"]),
+}  # fmt: skip
+BESIDE = {
+    "burst": {"rate": "1/s"}, "private_hosts": {"hosts": ["*"]},
+    "secret_hosts": {"hosts": ["a.b", "c.d"], "secrets": {"X-K": "env:A"}}, "max_value_bytes": {"max_bytes": 9},
+}  # fmt: skip
+NEEDED = {"under": ["/srv/a"], "hosts": ["a.b"], "names": ["TZ"], "directory": "/srv/a", "plugins": ["a"]}
+EVERY_KEY = [
+    (name, field.name)
+    for name in [*rules._KINDS, "Log"] for field in dataclasses.fields(rules.rule_kind(name))
+    # Of PlainRule: its table has the effect's own fields, compared above; and secrets only effects of one's own have.
+    if field.name not in ("allowed", "maxima") and (name, field.name) != ("Log", "secrets")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "key"), EVERY_KEY)
+def test_value_that_is_wider_is_said_to_allow_more_for_every_key_of_every_rule(name, key):
+    kind = rules.rule_kind(name)
+    beside = {kind.required: NEEDED[kind.required]} if kind.required else {}
+    if key == "max_bytes" and name == "KeyValueSet":
+        beside["max_value_bytes"] = 1
+    beside |= BESIDE.get(key, {})
+    a, b = ({name: beside | {key: value}} for value in WIDER[key])
+    found = difference(Policy(effects=a), Policy(effects=b))
+    assert [change for change in found if change.side is Side.B]
+    # The reverse of a list that was exchanged allows more as well; of a bound it does not.
+    both = isinstance(WIDER[key][0], list | dict) or key == "directory"
+    assert bool([change for change in found if change.side is Side.A]) is both
+
+
+def test_secret_from_another_source_in_a_field_is_told_on_both_sides():
+    a, b = PlainRule(secrets={"api_key": "env:A"}), PlainRule(secrets={"api_key": "env:B"})
+    assert {change.side for change in rules_differ("Mine", a, b, (10, 10))} == {Side.A, Side.B}
+    assert {change.side for change in rules_differ("Mine", PlainRule(), b, (10, 10))} >= {Side.B}
+
+
+SECRET = {"hosts": ["a.b", "c.d"], "secrets": {"X-K": "env:A"}, "secret_hosts": ["a.b"]}
+SECRETS = [
+    ({**SECRET, "secret_hosts": ["c.d"]}, "env:A is sent to c.d, as X-K"),
+    ({**SECRET, "secrets": {"X-K": "env:B"}}, "env:B is sent to a.b, as X-K"),
+    ({"hosts": ["a.b", "c.d"]}, "the plugin itself may set X-K; the other's host sets it"),
+    ({"hosts": ["a.b", "c.d"]}, "a.b over plain http; the other asks it over https, for its secrets"),
 ]
 
 
-@pytest.mark.parametrize(("a", "b", "expected"), LATER, ids=range(len(LATER)))
-def test_kind_of_rule_without_words_of_its_own_is_compared_key_by_key(a, b, expected):
-    assert rules_differ("Later", LaterRule(**a), LaterRule(**b), (10, 10)) == [expected]
+@pytest.mark.parametrize(("b", "text"), SECRETS, ids=range(len(SECRETS)))
+def test_secret_that_goes_elsewhere_or_nowhere_is_said_to_allow_more(b, text):
+    found = difference(Policy(effects={"HTTPRequest": SECRET}), Policy(effects={"HTTPRequest": b}))
+    assert text in [change.text for change in found if change.side is Side.B]
 
 
-def test_slower_rate_with_a_larger_burst_is_told_for_both_sides():
-    found = rules_differ("Later", LaterRule(rate="2/s"), LaterRule(rate="60/min"), (10, 10))
-    assert [(change.side, change.at) for change in found] == [
-        (Side.A, "effects.Later.rate"), (Side.B, "effects.Later.burst"),
+def test_directory_with_a_quota_of_its_own_allows_more_than_one_quota_for_all():
+    a, b = (Policy(effects={"WriteFile": {"under": under}}) for under in (["/srv"], ["/srv/a", "/srv/b"]))
+    found = difference(a, b)
+    assert [change.text for change in found if change.side is Side.B] == [
+        "a quota of its own for /srv/a", "a quota of its own for /srv/b",
     ]  # fmt: skip
-
-
-def test_secrets_and_where_they_go_are_told_as_what_that_side_allows():
-    hosts = ["a.example.com", "b.example.com"]
-    a = Policy(effects={"HTTPRequest": {"hosts": hosts, "secrets": {"Authorization": "env:A"}, "secret_hosts": hosts[:1]}})
-    b = Policy(effects={"HTTPRequest": {"hosts": hosts, "secrets": {"Authorization": "env:B"}, "secret_hosts": hosts}})
-    found = {(change.side, change.at): change.text for change in difference(a, b)}
-    assert found == {
-        (Side.B, "effects.HTTPRequest.secret_hosts"): "'b.example.com'",
-        (Side.B, "effects.HTTPRequest.secrets.Authorization"): "the host fills it with env:B",
-        (Side.A, "effects.HTTPRequest.secrets.Authorization"): "the host fills it with env:A",
-    }
-
-
-def test_nothing_more_is_never_said_beside_what_cannot_be_told(tmp_path, capsys):
-    for name, order in {"a": '["json", "math"]', "b": '["math", "json"]'}.items():
-        (tmp_path / f"{name}.toml").write_text(f'preload = {order}\n[effects]\nNow = true\n')
-    assert diff_policies(str(tmp_path / "a.toml"), str(tmp_path / "b.toml"), as_json=False) == exits.DIFFERENT
-    text = capsys.readouterr().out
-    assert "B allows what A does not: nothing, but for what cannot be told\n" in text
-    assert "take it that each may\n" in text
 
 
 def test_word_brings_the_system_calls_that_it_alone_opens():
@@ -258,14 +302,28 @@ WIDE = {
 }
 
 
-@pytest.mark.parametrize(("rules", "at"), [
-    ({"HTTPRequest": {"hosts": ["169.254.169.254"], "private_hosts": True}}, "effects.HTTPRequest.hosts"),
-    ({"HTTPRequest": {"hosts": ["10.0.0.7"], "private_hosts": True}}, "effects.HTTPRequest.private_hosts"),
-    ({"GetEnvironment": {"names": ["LANG", "GITHUB_TOKEN"]}}, "effects.GetEnvironment.names"),
-    ({"WriteFile": {"under": ["/usr/lib/python3/dist-packages"]}}, "effects.WriteFile.under"),
+@pytest.mark.parametrize("path", [
+    "/usr/lib/python3/dist-packages", "/home/ada/.venv/lib/python3.11/site-packages", "/home/ada/bin", "/opt/x/sbin/deep",
+    "/etc/cron.d", "/lib/systemd", "/usr/local/share",
 ])  # fmt: skip
-def test_grant_that_leads_out_of_the_sandbox_is_warned_of_once(rules, at):
-    assert [key for key, _ in wide_grants(Policy(effects=rules))].count(at) == 1
+@pytest.mark.parametrize("effect", ["WriteFile", "DeleteFile"])
+def test_changing_files_where_programs_are_run_or_imported_from_is_warned_of_and_reading_them_is_not(effect, path):
+    found = wide_grants(Policy(effects={effect: {"under": [path]}, "ReadFile": {"under": [path]}}))
+    assert [at for at, text in found if f"{path} is a folder that programs" in text] == [f"effects.{effect}.under"]
+    assert wide_grants(Policy(effects={effect: {"under": ["/srv/data/binary"]}})) == []
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "API_TOKEN", "db_password", "MY_CREDENTIALS"])
+def test_variable_whose_name_looks_like_a_secret_is_warned_of(name):
+    found = wide_grants(Policy(effects={"GetEnvironment": {"names": ["TZ", name]}}))
+    assert [(at, text.split()[0]) for at, text in found] == [("effects.GetEnvironment.names", name)]
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "*"])
+def test_private_hosts_and_metadata_addresses_are_warned_of(host):
+    found = wide_grants(Policy(effects={"HTTPRequest": {"hosts": [host], "private_hosts": True}}))
+    assert "effects.HTTPRequest.private_hosts" in [at for at, _ in found]
+    assert ["metadata service" in text for at, text in found if at == "effects.HTTPRequest.hosts"].count(True) == 1
 
 
 @pytest.mark.parametrize("at", WIDE)

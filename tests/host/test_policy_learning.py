@@ -139,6 +139,12 @@ def test_reasons_stand_beside_the_lines_as_comments(tmp_path):
     assert "Sleep = { max_seconds = 0.02 }  # 2 times; without it FX.Sleep is denied" in text
 
 
+def test_grant_that_is_seldom_meant_is_warned_of_in_the_learnt_policy(tmp_path):
+    source = "def main():\n    return FX.GetEnvironment(name='DB_PASSWORD') | run\n"
+    learnt = learn(plugin_of(tmp_path, source), {}, Mode.SIMULATE)
+    assert "# warning, effects.GetEnvironment.names: DB_PASSWORD looks like a secret" in learnt_text(learnt, "plug.py")
+
+
 def test_comment_that_quotes_a_plugin_stays_a_comment(tmp_path):
     source = (
         "import threading\n"
@@ -157,7 +163,7 @@ def test_comment_that_quotes_a_plugin_stays_a_comment(tmp_path):
     assert "\x1b" not in file.read_text()
 
 
-def test_effect_whose_denial_the_plugin_swallows_is_learnt_with_the_reason(tmp_path):
+def test_effect_whose_denial_the_plugin_does_not_mind_is_left_out(tmp_path):
     source = (
         "from fxcell import EffectDenied\n"
         "def main():\n"
@@ -168,8 +174,46 @@ def test_effect_whose_denial_the_plugin_swallows_is_learnt_with_the_reason(tmp_p
         "    return FX.RandomBytes(count=1) | run and 1\n"
     )
     learnt = learn(plugin_of(tmp_path, source), {})
-    assert set(learnt.policy.effects) == {"Log", "RandomBytes"}
-    assert learnt.reasons["effects.Log"] == "FX.Log is not done, or less often"
+    assert (set(learnt.policy.effects), learnt.asked["Log"]) == ({"RandomBytes"}, 1)
+
+
+def test_effect_that_was_performed_and_is_not_needed_is_named_with_its_rule_in_a_comment(tmp_path):
+    (tmp_path / "out").mkdir()
+    folder = str((tmp_path / "out").resolve())
+    source = (
+        "def main():\n"
+        "    try:\n"
+        f"        FX.WriteFile(path='{folder}/report', content=b'x') | run\n"
+        "    except Exception:\n"
+        "        pass\n"
+    )
+    learnt = learn(plugin_of(tmp_path, source), {}, Mode.PERFORM)
+    assert os.path.exists(f"{folder}/report")
+    text = learnt_text(learnt, "plug.py")
+    comment = "# left out, because the plugin answers the same without it: WriteFile = { "
+    assert [f'under = ["{folder}"]' in line for line in text.splitlines() if line.startswith(comment)] == [True]
+    assert list(learnt.left_out) == ["WriteFile"]
+
+
+STATE = (
+    "def main():\n"
+    "    FX.KeyValueSet(key='a', value=b'kept') | run\n"
+    "    return (FX.KeyValueGet(key='a') | run) or b''\n"
+)
+
+
+def test_state_is_performed_in_a_directory_of_its_own_and_the_learnt_one_is_said_to_be_a_placeholder(tmp_path):
+    plugin = plugin_of(tmp_path, STATE)
+    learnt = learn(plugin, {}, Mode.PERFORM)
+    assert learnt.outcome == b"kept"
+    text = learnt_text(learnt, "plug.py")
+    lines = [line for line in text.splitlines() if line.startswith("KeyValue")]
+    assert len(lines) == 2
+    assert all('"/srv/app/state"' in line and "directory is a PLACEHOLDER" in line for line in lines)
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "learnt.toml").write_text(text.replace("/srv/app/state", str((tmp_path / "state").resolve())))
+    done = fxcell("run", str(tmp_path / "plug.py"), "--policy", str(tmp_path / "learnt.toml"))
+    assert (done.returncode, "kept" in done.stdout) == (exits.VALUE, True)
 
 
 def test_plugin_that_answers_another_value_each_time_is_held_to_any_value(tmp_path):
@@ -177,7 +221,7 @@ def test_plugin_that_answers_another_value_each_time_is_held_to_any_value(tmp_pa
     learnt = learn(plugin, {})
     assert not learnt.same
     assert set(learnt.policy.effects) == {"Now"}
-    assert "does something else each time" in learnt_text(learnt, "plug.py")
+    assert "answers another value each time" in learnt_text(learnt, "plug.py")
 
 
 @pytest.mark.parametrize(
@@ -357,26 +401,10 @@ def test_command_that_learns_nothing_exits_1_and_what_cannot_be_run_exits_2(tmp_
     assert fxcell("policy", "learn", plugin, "--perform", "--simulate").returncode == exits.USAGE
 
 
-def learnt_from(tmp_path, code: str, mode: Mode = Mode.CAREFUL):
-    (tmp_path / "plugin.py").write_text(HEAD + code)
-    return learn(load_plugin(str(tmp_path / "plugin.py")), {}, mode)
-
-
-def test_state_is_simulated_even_where_all_is_performed_and_its_directory_is_said_to_be_a_placeholder(tmp_path):
-    learnt = learnt_from(tmp_path, "def main():\n    FX.KeyValueSet(key='a', value=b'1') | run\n", Mode.PERFORM)
-    assert learnt.simulated == {"KeyValueSet": 1}
-    assert "# /srv/app/state stands for a directory of yours that exists: write its path\nKeyValueSet" in learnt_text(learnt, "x")
-
-
-def test_learnt_policy_warns_of_what_is_seldom_meant(tmp_path):
-    learnt = learnt_from(tmp_path, "def main():\n    FX.GetEnvironment(name='AWS_SECRET_ACCESS_KEY') | run\n", Mode.SIMULATE)
-    assert "# careful: effects.GetEnvironment.names: AWS_SECRET_ACCESS_KEY looks like a secret" in learnt_text(learnt, "x")
-
-
 def test_audit_of_learning_says_of_each_effect_whether_it_was_simulated(tmp_path):
-    (tmp_path / "plugin.py").write_text(HEAD + "def main():\n    FX.Now() | run\n    FX.DeleteFile(path='/srv/a/b') | run\n")
+    plugin = plugin_of(tmp_path, "def main():\n    FX.Now() | run\n    FX.DeleteFile(path='/srv/a/b') | run\n")
     with audit.to_file(tmp_path / "log"):
-        learn(load_plugin(str(tmp_path / "plugin.py")), {})
+        learn(plugin, {})
     records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     told = [(record["effect"], record["decision"]) for record in records if record["event"] == "effect"]
     assert told[:4] == [("Now", "granted"), ("Now", "done"), ("DeleteFile", "granted"), ("DeleteFile", "simulated")]

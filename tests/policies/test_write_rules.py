@@ -165,12 +165,18 @@ def test_rule_objects_and_tables_are_the_same():
     assert objects == tables
 
 
-def test_directories_inside_each_other_are_refused_for_each_would_have_a_quota_of_its_own():
-    with pytest.raises(PolicyError, match="'/srv/data/a' is inside '/srv/data'"):
-        policy(WriteFile={"under": ["/srv/data/a", "/srv/data"]})
-    policy(ReadFile={"under": ["/srv/data/a", "/srv/data"]}, WriteFile={"under": ["/srv/data", "/srv/database"]})
+@pytest.mark.parametrize("effect", ["WriteFile", "DeleteFile"])
+def test_directory_inside_another_is_refused_where_files_are_changed_and_harmless_where_they_are_read(effect):
+    with pytest.raises(PolicyError, match=r"'/srv/data/deep' is inside '/srv/data', .*name only one of the two") as caught:
+        policy(**{effect: {"under": ["/srv/data/deep", "/srv/data"], "max_calls": 1}})
+    assert caught.value.at == ("effects", effect, "under")
+    policy(**{effect: {"under": ["/srv/data", "/srv/database"]}})
+    for reading in ("ReadFile", "ListDirectory"):
+        held = policy(**{reading: {"under": ["/srv/data", "/srv/data/deep"]}})
+        assert granted_root(held, "/srv/data/deep/a", reading) == ("/srv/data/deep", "a")
 
 
-def test_suggestion_for_an_outer_directory_replaces_the_inner_one():
-    error = denied(policy(WriteFile={"under": ["/srv/data/a", "/srv/b"]}), WriteFile(path="/srv/data/x", content=b""))
-    assert error.suggestion == 'effects.WriteFile.under = ["/srv/b", "/srv/data"]'
+def test_suggestion_that_widens_a_writing_rule_leaves_out_what_it_covers():
+    held = policy(WriteFile={"under": ["/srv/data/deep", "/opt/x"]})
+    error = denied(held, WriteFile(path="/srv/data/file", content=b""))
+    assert error.suggestion == 'effects.WriteFile.under = ["/opt/x", "/srv/data"]'
