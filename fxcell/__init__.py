@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fxcell.host.effects import handles as handles
+    from fxcell.host.pool.executor import PoolExecutor as PoolExecutor
+    from fxcell.host.pool.pool import Pool as Pool
     from fxcell.host.runtime import run as run
     from fxcell.policies.calls import Call as Call
     from fxcell.policies.calls import zef_function as zef_function
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
     from fxcell.policies.errors import PluginError as PluginError
     from fxcell.policies.errors import PluginNotUsable as PluginNotUsable
     from fxcell.policies.errors import PolicyError as PolicyError
+    from fxcell.policies.errors import PoolBusy as PoolBusy
+    from fxcell.policies.errors import PoolClosed as PoolClosed
+    from fxcell.policies.errors import PoolUnavailable as PoolUnavailable
+    from fxcell.policies.errors import Quarantined as Quarantined
     from fxcell.policies.errors import UserError as UserError
     from fxcell.policies.errors import WorkerStopped as WorkerStopped
     from fxcell.policies.limits import Limits as Limits
@@ -50,6 +56,8 @@ Bytes = bytes
 
 _HOMES = {
     "run": "fxcell.host.runtime",
+    "Pool": "fxcell.host.pool.pool",
+    "PoolExecutor": "fxcell.host.pool.executor",
     "handles": "fxcell.host.effects",
     "FX": "fxcell.policies.effects",
     "Effect": "fxcell.policies.effects",
@@ -66,6 +74,7 @@ _HOMES = {
         "FxcellError", "UserError", "EffectError", "PolicyError", "EncodeError", "DecodeError", "MessageTooLarge",
         "WorkerStopped", "PluginNotUsable", "IsolationUnavailable", "InternalError", "OutcomeError", "PluginError",
         "EffectDenied", "EffectFailed", "DescriptorsInFlight",
+        "PoolBusy", "PoolClosed", "PoolUnavailable", "Quarantined",
     ),
     "fxcell.policies.errors",
 )  # fmt: skip

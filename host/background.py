@@ -10,24 +10,26 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
 _Task = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_executors: weakref.WeakSet[DaemonExecutor] = weakref.WeakSet()
 
 
 class DaemonExecutor(Executor):
-    """At most max_threads daemon threads, started on demand. `submit` as in concurrent.futures; there is no shutdown."""
+    """At most max_threads daemon threads, started on demand. `submit` as in concurrent.futures; close() instead of shutdown."""
 
     def __init__(self, max_threads: int, name: str) -> None:
         self._max_threads = max_threads
         self._name = name
         self._reset()
-        os.register_at_fork(after_in_child=self._reset)
+        _executors.add(self)
 
     def _reset(self) -> None:
-        self._tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._growing = threading.Lock()
         self._count = 0
@@ -43,14 +45,28 @@ class DaemonExecutor(Executor):
                     threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
         return future
 
+    def close(self) -> None:
+        """Let the threads end when they have done what was submitted before. Nothing may be submitted afterwards."""
+        with self._growing:
+            for _ in range(self._count):
+                self._tasks.put(None)
+
     def _work(self) -> None:
         tasks, idle = self._tasks, self._idle
-        while True:
-            future, function, args, kwargs = tasks.get()
+        while (task := tasks.get()) is not None:
+            future, function, args, kwargs = task
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(function(*args, **kwargs))
                 except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
                     future.set_exception(error)
-            del future, function, args, kwargs
+            del task, future, function, args, kwargs
             idle.release()
+
+
+def _forget_after_fork() -> None:
+    for executor in list(_executors):
+        executor._reset()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -121,11 +121,12 @@ class Handles:
 
     @property
     def ended(self) -> bool:
-        """True once the supervisor has ended, and with it the worker; asked of the kernel, without waiting."""
+        """True once the worker's end of the channel or its supervisor is gone; asked of the kernel, without waiting."""
         if self.pidfd < 0:
             return True
         poller = select.poll()
         poller.register(self.pidfd, select.POLLIN)
+        poller.register(self.channel.fileno(), 0)  # POLLHUP comes some milliseconds before the supervisor has ended too
         return bool(poller.poll(0))
 
     def note_ended(self, message: Any) -> None:

@@ -8,7 +8,10 @@ FxcellError
 │   ├── MessageTooLarge          a value over the policy's message_bytes
 │   ├── WorkerStopped            a command for a worker that is not there any more
 │   ├── PluginNotUsable          a plugin file, folder or entry that cannot be run
+│   ├── PoolClosed               a command for a pool that takes none any more
 │   └── RecordError              a record of a run that cannot be read, used or written
+├── PoolUnavailable              a pool cannot start workers, and does not try for a while
+├── PoolBusy                     no worker of a pool was free, or its queue had no room, in time
 ├── IsolationUnavailable         this machine lacks a layer the policy requires: layer, cause, fix
 ├── KernelRefused                one system call failed: step, errno
 ├── DecodeError                  bytes that are not what they should be
@@ -17,6 +20,7 @@ FxcellError
     ├── PluginError              the plugin's code raised
     ├── EffectDenied             the policy does not grant an effect: effect, field, rule, what to add
     ├── EffectFailed             a granted effect could not be performed
+    ├── Quarantined              a pool refuses an input that crashed its workers again and again
     ├── DescriptorsInFlight      the kernel takes no more descriptors from this user for now
     └── WorkerCrash              the worker died (fxcell.policies.crash)
 """
@@ -24,6 +28,7 @@ FxcellError
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -76,6 +81,18 @@ class PluginNotUsable(UserError):
 
 class RecordError(UserError):
     """A record of a run cannot be read, used or written."""
+
+
+class PoolClosed(UserError):
+    """The pool takes no more commands."""
+
+
+class PoolUnavailable(FxcellError):
+    """Starts of workers failed one after the other; the pool refuses commands until it tries again. The last is chained."""
+
+
+class PoolBusy(FxcellError):
+    """No worker of the pool was free, or its queue had no room, within the pool's wait_s. The command was not begun."""
 
 
 class IsolationUnavailable(FxcellError):
@@ -143,6 +160,24 @@ class DescriptorsInFlight(OutcomeError):
 
     Nothing was sent, and the worker lives: the same command can be tried again.
     """
+
+
+class Quarantined(OutcomeError):
+    """A pool refuses a command that crashed its workers as often as the pool accepts. It was not begun.
+
+    digest: SHA-256 of the command and its code, in hex.        reasons: why each worker ended, words of WorkerCrash.
+    """
+
+    def __init__(self, digest: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"the command {digest[:12]} has crashed {len(reasons)} workers ({', '.join(reasons)}) and is not run any more; "
+            "to let it in again: pool.quarantine.release(digest)"
+        )
+        self.digest = digest
+        self.reasons = tuple(reasons)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Quarantined, (self.digest, self.reasons))
 
 
 class PluginError(OutcomeError):

@@ -95,7 +95,12 @@ def install(run: WorkerRunner) -> None:
     """Make this runner what `fxcell.run` means in this process, and leave out what only hosts can do."""
     fxcell.run = run  # type: ignore[assignment]
     fxcell.handles = _no_handlers
+    fxcell.Pool = fxcell.PoolExecutor = _no_pool  # type: ignore[assignment, misc]
 
 
 def _no_handlers(effect: Any) -> Any:
     raise TypeError(f"handlers of effects belong to the host; a worker asks: FX.{effect.effect_name}(…) | run")
+
+
+def _no_pool(*_args: Any, **_kwargs: Any) -> Any:
+    raise TypeError("pools belong to the host, which starts workers; inside a worker use threads if the policy allows them")

@@ -70,3 +70,9 @@ def children_of(pid: int) -> list[int]:
         ):
             found += map(int, file.read().split())
     return found
+
+
+def resident_bytes(pid: int) -> int:
+    """How much memory a process holds at this moment. Raises OSError when it is gone. Source: proc_pid_statm(5)."""
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

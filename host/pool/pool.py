@@ -1,0 +1,250 @@
+"""`Pool`: commands over many workers of one policy. A crash is the outcome of its own command and of no other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import math
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, wait
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from fxcell.host import cancelling, registry
+from fxcell.host.background import DaemonExecutor
+from fxcell.host.pool.mapping import outcomes
+from fxcell.host.pool.quarantine import Quarantine
+from fxcell.host.pool.workers import Keeping, Workers
+from fxcell.policies.calls import ZefFunction, zef_function
+from fxcell.policies.crash import WorkerCrash
+from fxcell.policies.errors import EffectError, OutcomeError, PoolBusy, PoolClosed
+from fxcell.policies.limits import MiB
+from fxcell.policies.loader import load_policy
+from fxcell.policies.policy import Policy
+
+MAX_WORKERS = 4096
+_FOR_EVER = 2**62
+_ROOM_LOOK_S = 0.005
+
+
+class Pool:
+    """Runs commands in up to `workers` workers; started when needed, replaced when they end, safe from many threads.
+
+        with Pool(4) as pool:
+            results = pool.map(resize_image, images, on_error='return')
+
+    The end of `with` waits for what was submitted; an exception in it, and close(), end every worker at once.
+    """
+
+    def __init__(
+        self, workers: int | None = None, *, policy: Policy | str | None = None, min_workers: int = 0,
+        deadline_s: float | None = None, fresh: bool = False, recycle_after: int = 10_000, recycle_growth_bytes: int = 64 * MiB,
+        idle_s: float = 60.0, queue: int = 10_000, wait_s: float = 3600.0, quarantine_after: int = 3,
+    ) -> None:  # fmt: skip
+        """Make a pool. Workers are started with the first commands, or min_workers of them now.
+
+        workers:              at most so many at once, 1 to 4096; None is the number of processors that this process may use.
+        policy:               a Policy, the name of a profile, or a file; None is `compute`.
+        deadline_s:           seconds for each command that names none; None is the policy's wall_s, which bounds it always.
+        fresh:                True gives each command a worker of its own, which ends with it.
+        recycle_after:        commands that one worker serves before it is replaced.
+        recycle_growth_bytes: resident memory that a worker may grow by after its first command.
+        idle_s:               seconds after which idle workers over min_workers end, at the next command.
+        queue:                submitted commands that wait at most; submit() blocks while there are as many.
+        wait_s:               seconds that a command waits for a free worker at most.
+        quarantine_after:     crashes of one input after which it is refused.
+
+        Raises: EffectError - an argument out of range. PolicyError. With min_workers: IsolationUnavailable, PoolUnavailable.
+        """
+        workers = len(os.sched_getaffinity(0)) if workers is None else workers
+        _check_count("workers", workers, 1, MAX_WORKERS)
+        _check_count("min_workers", min_workers, 0, workers)
+        for name, count in (("recycle_after", recycle_after), ("queue", queue), ("quarantine_after", quarantine_after)):
+            _check_count(name, count, 1, _FOR_EVER)
+        _check_count("recycle_growth_bytes", recycle_growth_bytes, 0, _FOR_EVER)
+        for name, seconds in (("deadline_s", deadline_s), ("idle_s", idle_s), ("wait_s", wait_s)):
+            if seconds is not None:
+                _check_seconds(name, seconds)
+        self.policy = load_policy("compute" if policy is None else policy)
+        keeping = Keeping(commands=1 if fresh else recycle_after, growth_bytes=recycle_growth_bytes, idle_s=idle_s)
+        self.quarantine = Quarantine(quarantine_after)
+        self._workers = Workers(self.policy, min_workers, workers, keeping)
+        self._deadline_s, self._wait_s = deadline_s, wait_s
+        self._threads = DaemonExecutor(workers, "fxcell-pool")
+        self._room = threading.BoundedSemaphore(queue + workers)
+        self._window = min(2 * workers + 1, queue)
+        self._pending: set[Future[Any]] = set()
+        self._closing = threading.Lock()
+        self._closed = False
+        if min_workers:
+            try:
+                self._workers.warm(time.monotonic() + wait_s)
+            except BaseException:
+                self._workers.close()
+                raise
+
+    # --- one command
+
+    def run(self, command: Any, deadline_s: float | None = None) -> Any:
+        """Run a command in a worker, from this thread, and answer its result.
+
+        Raises: as `run`, and: Quarantined - this input crashed too often; PoolBusy - no worker was free within wait_s;
+        PoolUnavailable - no worker can be started; PoolClosed.
+        """
+        if deadline_s is not None:
+            _check_seconds("deadline_s", deadline_s)
+        self.quarantine.check(command)
+        with self._workers.one(time.monotonic() + self._wait_s) as session:
+            try:
+                return registry.command(session.process, command, self._deadline_s if deadline_s is None else deadline_s)
+            except WorkerCrash as crash:
+                # Never tried again: what it did before, its effects above all, would be done twice.
+                self.quarantine.add(command, crash)
+                raise
+
+    def outcome(self, command: Any, deadline_s: float | None = None) -> Any:
+        """As run, but an OutcomeError is answered, not raised."""
+        try:
+            return self.run(command, deadline_s)
+        except OutcomeError as error:
+            return error
+
+    def submit(self, command: Any, deadline_s: float | None = None) -> Future[Any]:
+        """Have a command run; the Future has its result or raises its outcome.
+
+        Blocks while `queue` commands wait, for wait_s at most. Raises: PoolBusy, PoolClosed.
+        """
+        if not self._room.acquire(timeout=self._wait_s):
+            raise self._full()
+        return self._begin(command, deadline_s, None)
+
+    async def aio(self, command: Any, deadline_s: float | None = None) -> Any:
+        """`await pool.aio(command)`. Cancelling it ends the worker that is running it, as a deadline does.
+
+        While the queue is full it waits for room without blocking the loop. Raises: as run.
+        """
+        last_s = time.monotonic() + self._wait_s
+        while not self._room.acquire(blocking=False):
+            if time.monotonic() >= last_s:
+                raise self._full()
+            await asyncio.sleep(_ROOM_LOOK_S)
+        ticket = cancelling.Ticket()
+        future = self._begin(command, deadline_s, ticket)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            # Not in a thread of the pool, which may all be busy with commands.
+            threading.Thread(target=ticket.cancel, name="fxcell-cancel", daemon=True).start()
+            raise
+
+    def _begin(self, command: Any, deadline_s: float | None, ticket: cancelling.Ticket | None) -> Future[Any]:
+        try:
+            with self._closing:
+                if self._closed:
+                    raise PoolClosed("the pool is closed; make a new one")
+                context = contextvars.copy_context()
+                future = self._threads.submit(context.run, self._run_with, ticket, command, deadline_s)
+                self._pending.add(future)
+        except BaseException:
+            self._room.release()
+            raise
+        future.add_done_callback(self._ended)
+        return future
+
+    def _run_with(self, ticket: cancelling.Ticket | None, command: Any, deadline_s: float | None) -> Any:
+        with contextlib.nullcontext() if ticket is None else ticket.in_this_thread():
+            return self.run(command, deadline_s)
+
+    def _full(self) -> PoolBusy:
+        return PoolBusy(f"the queue of the pool was full for {self._wait_s:g} s; submit less at once, or allow more workers")
+
+    def _ended(self, future: Future[Any]) -> None:
+        self._pending.discard(future)
+        self._room.release()
+
+    # --- many commands
+
+    def map(
+        self, function: Any, *inputs: Iterable[Any], on_error: Literal["raise", "return"] = "raise",
+        deadline_s: float | None = None,
+    ) -> list[Any]:  # fmt: skip
+        """`[function(x) | run for x in input]` over the workers, in the order of the inputs.
+
+        function: a zef_function, or a plain one. on_error: "return" puts each OutcomeError in the place of its result.
+        """
+        return list(self.imap(function, *inputs, on_error=on_error, deadline_s=deadline_s))
+
+    def imap(
+        self, function: Any, *inputs: Iterable[Any], on_error: Literal["raise", "return"] = "raise",
+        deadline_s: float | None = None, ordered: bool = True,
+    ) -> Iterator[Any]:  # fmt: skip
+        """As map, one by one: inputs are taken as workers get free. ordered: False gives results as they come."""
+        if on_error not in ("raise", "return"):
+            raise EffectError(f"on_error must be 'raise' or 'return', got {on_error!r}")
+        if not inputs:
+            raise EffectError("map needs a function and at least one iterable of inputs")
+        call = function if isinstance(function, ZefFunction) else zef_function(function)
+        commands = (call(*parts) for parts in zip(*inputs, strict=False))
+        return outcomes(
+            lambda command: self.submit(command, deadline_s), commands, window=self._window, ordered=ordered,
+            return_errors=on_error == "return",
+        )  # fmt: skip
+
+    # --- end
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are now."""
+        return self._workers.count
+
+    @property
+    def started(self) -> int:
+        """How many workers were started since the pool was made."""
+        return self._workers.started
+
+    def close(self) -> None:
+        """End every worker at once, and refuse what waits. Commands that run end as WorkerCrash(stopped)."""
+        for future in self._close_queue():
+            future.cancel()
+        self._workers.close()
+
+    def join(self, *, cancel_waiting: bool = False) -> None:
+        """Take no more commands, wait for those that were submitted, and end the workers.
+
+        cancel_waiting: True cancels those that no worker has begun.
+        """
+        pending = self._close_queue()
+        if cancel_waiting:
+            pending = [future for future in pending if not future.cancel()]
+        wait(pending)
+        self._workers.close()
+
+    def _close_queue(self) -> list[Future[Any]]:
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._threads.close()
+            return list(self._pending)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        if kind is None:
+            self.join()
+        else:
+            self.close()
+
+
+def _check_count(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise EffectError(f"{name} must be a whole number from {low} to {high}, got {value!r:.100}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
+        raise EffectError(f"{name} must be a finite number of seconds above 0, got {value!r:.100}")

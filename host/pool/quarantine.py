@@ -1,0 +1,70 @@
+"""Inputs that crash again and again: refused after so many crashes, and named, instead of costing a worker each time.
+
+An input is a command's bytes together with the code that it calls: a new version of a plugin begins with a clean slate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from fxcell.policies import values
+from fxcell.policies.crash import Reason, WorkerCrash
+from fxcell.policies.errors import Quarantined
+
+_KEPT = 10_000
+_NOT_ITS_DOING = frozenset(
+    {Reason.KILLED_EXTERNALLY, Reason.STOPPED, Reason.START_FAILED, Reason.CONNECTION_LOST}
+)
+
+
+class Quarantine:
+    """Crashes by input. Safe from many threads; of the latest 10,000 inputs that crashed."""
+
+    def __init__(self, after: int) -> None:
+        """after: crashes of one input from which on it is refused."""
+        self.after = after
+        self._lock = threading.Lock()
+        self._crashes: OrderedDict[str, list[str]] = OrderedDict()
+
+    def check(self, value: Any) -> None:
+        """Raises Quarantined when the value has crashed its worker too often."""
+        if not self._crashes:  # then nothing is packed and hashed for it
+            return
+        with self._lock:
+            reasons = list(self._crashes.get(digest_of(value), ()))
+        if len(reasons) >= self.after:
+            raise Quarantined(digest_of(value), reasons)
+
+    def add(self, value: Any, crash: WorkerCrash) -> None:
+        """Count a crash, if it was the input's doing."""
+        if crash.reason in _NOT_ITS_DOING:
+            return
+        digest = digest_of(value)
+        with self._lock:
+            self._crashes.setdefault(digest, []).append(crash.reason.value)
+            self._crashes.move_to_end(digest)
+            while len(self._crashes) > _KEPT:
+                self._crashes.popitem(last=False)
+
+    @property
+    def listed(self) -> list[str]:
+        """The digests of the inputs that are refused."""
+        with self._lock:
+            return [digest for digest, reasons in self._crashes.items() if len(reasons) >= self.after]
+
+    def release(self, digest: str) -> None:
+        """Let an input in again."""
+        with self._lock:
+            self._crashes.pop(digest, None)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a command's bytes and of the code in it, in hex."""
+    packed = values.pack_inline(value)
+    told = hashlib.sha256(packed.body)
+    for digest in sorted(packed.definitions):
+        told.update(digest.encode())
+    return told.hexdigest()

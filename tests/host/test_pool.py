@@ -1,0 +1,311 @@
+"""Pool and PoolExecutor: crashes, deadlines, closing, recycling and refusals end as documented, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from fxcell import (
+    FX,
+    EffectError,
+    EncodeError,
+    Limits,
+    PluginError,
+    Policy,
+    Pool,
+    PoolBusy,
+    PoolClosed,
+    PoolExecutor,
+    PoolUnavailable,
+    Quarantined,
+    Reason,
+    WorkerCrash,
+    run,
+    zef_function,
+)  # fmt: skip
+from fxcell.host import registry, templates
+from fxcell.host.pool import breaker, workers
+from tests.leaks import assert_nothing_left
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    FX.StopWorkerProcess(process=FX.StartWorkerProcess() | run) | run  # the template process of the policy stays
+    with assert_nothing_left():
+        yield
+
+
+@zef_function
+def add(a, b):
+    return a + b
+
+
+@zef_function
+def misbehave(how, value=None):
+    import os
+    import signal
+    import time
+
+    if how == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "raise":
+        raise ValueError(value)
+    if how == "hang":
+        time.sleep(60)
+    if how == "grow":
+        globals().setdefault("kept", []).append(bytearray(value))
+    return value if how != "pid" else os.getpid()
+
+
+def test_map_answers_in_the_order_of_the_inputs():
+    with Pool(2) as pool:
+        assert pool.map(add, range(50), range(50)) == [2 * n for n in range(50)]
+        assert pool.workers <= 2
+
+
+def test_crash_and_error_are_the_outcomes_of_their_own_inputs_alone():
+    hows = ["ok", "crash", "raise", "ok"] * 5
+    with Pool(2, quarantine_after=100) as pool:
+        found = pool.map(misbehave, hows, range(20), on_error="return")
+    assert [n for n, outcome in enumerate(found) if outcome == n] == [n for n in range(20) if hows[n] == "ok"]
+    assert all(isinstance(found[n], WorkerCrash) and found[n].reason is Reason.SIGNAL for n in range(1, 20, 4))
+    assert all(isinstance(found[n], PluginError) for n in range(2, 20, 4))
+
+
+def test_plain_function_is_mapped_and_results_can_come_as_they_are_done():
+    def square(n):
+        return n * n
+
+    with Pool(2) as pool:
+        assert sorted(pool.imap(square, range(20), ordered=False)) == [n * n for n in range(20)]
+
+
+def test_endless_inputs_are_taken_only_as_workers_get_free():
+    taken = []
+
+    def endless():
+        n = 0
+        while True:
+            taken.append(n)
+            yield n
+            n += 1
+
+    with Pool(2) as pool:
+        found = pool.imap(add, endless(), [1] * 1000)
+        assert [next(found) for _ in range(10)] == list(range(1, 11))
+        found.close()
+    assert len(taken) <= 10 + 2 * 2 + 2
+
+
+def test_inputs_that_raise_and_values_that_cannot_travel_reach_the_caller_and_the_pool_goes_on():
+    def failing():
+        yield 1
+        raise ZeroDivisionError
+
+    with Pool(2) as pool:
+        with pytest.raises(ZeroDivisionError):
+            pool.map(add, failing(), [1, 2])
+        with pytest.raises(EncodeError):
+            pool.map(add, [threading.Lock()], [1])
+        assert pool.run(add(1, 2)) == 3
+
+
+def test_deadline_ends_one_command_and_the_next_is_answered():
+    with Pool(1, deadline_s=0.3) as pool:
+        assert pool.outcome(misbehave("hang")).reason is Reason.DEADLINE
+        assert pool.run(add(1, 2), deadline_s=30) == 3
+
+
+def test_worker_stopped_from_outside_is_replaced_after_its_deadline():
+    with Pool(1, deadline_s=0.5, min_workers=1) as pool:
+        (worker,) = registry.list_living()
+        os.kill(worker["pid"], signal.SIGSTOP)
+        (child,) = workers.processes.children_of(worker["pid"])
+        os.kill(child, signal.SIGSTOP)
+        assert pool.outcome(add(1, 2)).reason is Reason.DEADLINE
+        assert pool.run(add(1, 2), deadline_s=30) == 3
+
+
+def test_worker_killed_while_idle_is_replaced_and_no_command_hears_of_it():
+    with Pool(1, min_workers=1) as pool:
+        (worker,) = registry.list_living()
+        (child,) = workers.processes.children_of(worker["pid"])
+        session = registry.session_of(worker["process"])
+        os.kill(child, signal.SIGKILL)
+        assert session._handles.gone_within(10)
+        assert pool.run(add(1, 2)) == 3
+        assert pool.started == 2
+
+
+def test_input_that_crashes_three_times_is_refused_and_named_and_others_are_not():
+    with Pool(1) as pool:
+        crashes = [pool.outcome(misbehave("crash", 7)) for _ in range(3)]
+        assert [crash.reason for crash in crashes] == [Reason.SIGNAL] * 3
+        with pytest.raises(Quarantined, match="has crashed 3 workers") as caught:
+            pool.run(misbehave("crash", 7))
+        assert pool.quarantine.listed == [caught.value.digest]
+        assert pool.started == 3
+        assert isinstance(pool.outcome(misbehave("crash", 8)), WorkerCrash)
+        pool.quarantine.release(caught.value.digest)
+        assert isinstance(pool.outcome(misbehave("crash", 7)), WorkerCrash)
+
+
+def test_fresh_gives_each_command_a_worker_of_its_own():
+    with Pool(1, fresh=True) as pool:
+        assert pool.map(misbehave, ["ok"] * 4, range(4)) == [0, 1, 2, 3]
+        assert pool.started == 4
+
+
+def test_worker_is_replaced_after_so_many_commands_or_so_much_growth():
+    with Pool(1, recycle_after=3) as pool:
+        pool.map(add, range(7), range(7))
+        assert pool.started == 3
+    with Pool(1, recycle_growth_bytes=8 << 20) as pool:
+        for _ in range(33):
+            pool.run(misbehave("grow", 1 << 20))
+        assert pool.started >= 2
+
+
+def test_idle_workers_over_the_minimum_end():
+    with Pool(4, idle_s=0.01) as pool:
+        pool.map(add, range(40), range(40))
+        time.sleep(0.02)
+        pool.run(add(1, 2))
+        pool.run(add(1, 2))
+        assert pool.workers == 1
+
+
+def test_close_under_load_ends_what_runs_and_cancels_what_waits():
+    pool = Pool(2)
+    futures = [pool.submit(misbehave("hang")) for _ in range(6)]
+    while len(registry.list_living()) < 2 or any(worker["state"] != "busy" for worker in registry.list_living()):
+        time.sleep(0.01)
+    pool.close()
+    concurrent.futures.wait(futures, timeout=30)
+    assert [future.cancelled() for future in futures].count(True) == 4
+    reasons = [future.exception().reason for future in futures if not future.cancelled()]
+    assert reasons == [Reason.STOPPED] * 2
+    with pytest.raises(PoolClosed):
+        pool.submit(add(1, 2))
+    with pytest.raises(PoolClosed):
+        pool.run(add(1, 2))
+
+
+def test_exception_in_with_ends_what_runs():
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError), Pool(1) as pool:
+        pool.submit(misbehave("hang"))
+        raise ZeroDivisionError
+    assert time.monotonic() - began < 30
+
+
+def test_command_that_finds_no_free_worker_in_time_is_refused_and_was_not_begun():
+    with Pool(1, wait_s=0.2, deadline_s=20) as pool:
+        hanging = pool.submit(misbehave("hang"))
+        while [worker["state"] for worker in registry.list_living()] != ["busy"]:
+            time.sleep(0.01)
+        with pytest.raises(PoolBusy, match="none of the 1 workers was free"):
+            pool.run(add(1, 2))
+        pool.close()
+        assert isinstance(hanging.exception(), WorkerCrash)
+
+
+def test_full_queue_holds_the_submitter_up():
+    with Pool(1, queue=1, wait_s=0.2, deadline_s=20) as pool:
+        for _ in range(2):
+            pool.submit(misbehave("hang"))
+        with pytest.raises(PoolBusy, match="queue of the pool was full"):
+            pool.submit(add(1, 2))
+        pool.close()
+
+
+def test_starts_that_fail_are_tried_after_pauses_and_then_refused_at_once(monkeypatch):
+    starts = []
+
+    def fail(_policy):
+        starts.append(time.monotonic())
+        raise WorkerCrash(Reason.START_FAILED, "nothing starts here", None)
+
+    monkeypatch.setattr(workers.registry, "start", fail)
+    with Pool(1) as pool:
+        with pytest.raises(PoolUnavailable, match="5 starts of a worker failed"):
+            pool.run(add(1, 2))
+        with pytest.raises(PoolUnavailable):
+            pool.run(add(1, 2))
+        assert len(starts) == breaker.OPEN_AFTER
+        pauses = [after - before for before, after in itertools.pairwise(starts)]
+        assert pauses == sorted(pauses)
+        assert pauses[0] >= breaker.FIRST_PAUSE_S
+
+
+def test_asyncio_runs_many_and_cancelling_one_ends_its_worker():
+    async def main(pool):
+        assert await asyncio.gather(*(pool.aio(add(n, n)) for n in range(20))) == [2 * n for n in range(20)]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pool.aio(misbehave("hang")), 0.3)
+        return await pool.aio(add(1, 2))
+
+    with Pool(1, queue=2) as pool:
+        assert asyncio.run(main(pool)) == 3
+
+
+def test_executor_runs_plain_functions_unchanged_and_survives_a_crash():
+    def cube(n):
+        return n**3
+
+    def die():
+        import os
+
+        os._exit(3)
+
+    with PoolExecutor(2) as executor:
+        assert list(executor.map(cube, range(10))) == [n**3 for n in range(10)]
+        assert isinstance(executor.submit(die).exception(), WorkerCrash)
+        assert executor.submit(cube, 3).result() == 27
+
+        async def main():
+            return await asyncio.get_running_loop().run_in_executor(executor, cube, 4)
+
+        assert asyncio.run(main()) == 64
+    with pytest.raises(PoolClosed):
+        executor.submit(cube, 1)
+
+
+def test_commands_from_many_threads_are_each_answered_once():
+    with Pool(2) as pool, concurrent.futures.ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda n: pool.run(add(n, 1)), range(200))) == list(range(1, 201))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workers": 0}, {"workers": True}, {"workers": 2, "min_workers": 3}, {"queue": 0}, {"deadline_s": float("inf")},
+              {"idle_s": -1}, {"wait_s": float("nan")}, {"recycle_after": 1.5}],
+)  # fmt: skip
+def test_argument_out_of_range_is_told_by_name(wrong):
+    with pytest.raises(EffectError, match=list(wrong)[-1]):
+        Pool(**wrong)
+
+
+def test_policy_holds_in_every_worker_of_the_pool():
+    policy = Policy(name="two", limits=Limits(wall_s=0.4))
+    with Pool(1, policy=policy) as pool:
+        assert pool.outcome(misbehave("hang")).reason is Reason.DEADLINE
+    templates.close(policy)
+
+
+@zef_function
+def pool_inside():
+    import fxcell
+
+    return fxcell.Pool(2)
+
+
+def test_pool_inside_a_worker_is_told_to_belong_to_the_host():
+    with Pool(1) as pool, pytest.raises(PluginError, match="pools belong to the host"):
+        pool.run(pool_inside())
