@@ -19,7 +19,7 @@ demo: setup ## a tour: workers, effects, a blocked call, a crash
 	@$(BIN)/python -m fxcell demo
 
 test: setup ## lint, types, contracts, wheel, tests as you; as root also as an ordinary user
-	@python="$(PYTHON)"; test -z "$(SUITES)" || "$$python" scripts/set_up.py --extra compatibility
+	@case "$(SUITES)" in *compatibility*) python="$(PYTHON)"; "$$python" scripts/set_up.py --extra compatibility;; esac
 	@$(BIN)/python scripts/run_tests.py $(SUITES) $(ARGS)
 
 test-user: setup ## only the tests as an ordinary user (root only)
