@@ -204,7 +204,12 @@ def _harden(connection: sqlite3.Connection) -> None:
 
 def _prepare(connection: sqlite3.Connection) -> None:
     """Check that the file is ours, or empty; make the tables of an empty one."""
-    blank = _look(connection)
+    # In one transaction, so that the answers are of one state: another process may be making the tables at this moment.
+    connection.execute("BEGIN")
+    try:
+        blank = _look(connection)
+    finally:
+        connection.rollback()
     if blank:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -1,5 +1,6 @@
 """The SQLite file behind the KeyValue effects: everything that can be wrong with it, and several that use it at once."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -280,3 +281,25 @@ def test_child_of_a_fork_leaves_the_parents_connection_alone(plugin, folder):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     plugin.set("k", b"3")
     assert plugin.list()["keys"] == ["from the child", "k"]
+
+
+def test_file_that_another_process_fills_while_it_is_looked_at_is_not_taken_for_a_foreign_one(tmp_path):
+    path = str(tmp_path / "a.sqlite")
+    other = sqlite3.connect(path, isolation_level=None, timeout=0.05)
+
+    class Interrupted(sqlite3.Connection):
+        interrupted = False
+
+        def execute(self, sql, *arguments):
+            if sql == "PRAGMA user_version" and not self.interrupted:
+                self.interrupted = True
+                with contextlib.suppress(sqlite3.OperationalError):  # it may be kept waiting
+                    store._prepare(other)
+            return super().execute(sql, *arguments)
+
+    mine = sqlite3.connect(path, isolation_level=None, timeout=0.05, factory=Interrupted)
+    store._prepare(mine)
+    assert mine.interrupted
+    assert not store._look(mine)
+    other.close()
+    mine.close()
