@@ -37,6 +37,8 @@ class Pool:
         with Pool(4) as pool:
             results = pool.map(resize_image, images, on_error='return')
 
+    Commands follow each other in one worker's memory: what code leaves behind there, the next command in it can meet. Where
+    inputs or code are of people who must not meet, give each their own pool, or every command its own worker (fresh=True).
     The end of `with` waits for what was submitted; an exception in it, and close(), end every worker at once.
     """
 
@@ -163,7 +165,8 @@ class Pool:
         return PoolBusy(f"the queue of the pool was full for {self._wait_s:g} s; submit less at once, or allow more workers")
 
     def _ended(self, future: Future[Any]) -> None:
-        self._pending.discard(future)
+        with self._closing:
+            self._pending.discard(future)
         self._room.release()
 
     # --- many commands

@@ -28,15 +28,17 @@ class Quarantine:
         self.after = after
         self._lock = threading.Lock()
         self._crashes: OrderedDict[str, list[str]] = OrderedDict()
+        self._refused: set[str] = set()
 
     def check(self, value: Any) -> None:
         """Raises Quarantined when the value has crashed its worker too often."""
-        if not self._crashes:  # then nothing is packed and hashed for it
+        if not self._refused:  # then nothing is packed and hashed for it
             return
+        digest = digest_of(value)
         with self._lock:
-            reasons = list(self._crashes.get(digest_of(value), ()))
-        if len(reasons) >= self.after:
-            raise Quarantined(digest_of(value), reasons)
+            reasons = list(self._crashes[digest]) if digest in self._refused else None
+        if reasons is not None:
+            raise Quarantined(digest, reasons)
 
     def add(self, value: Any, crash: WorkerCrash) -> None:
         """Count a crash, if it was the input's doing."""
@@ -44,20 +46,24 @@ class Quarantine:
             return
         digest = digest_of(value)
         with self._lock:
-            self._crashes.setdefault(digest, []).append(crash.reason.value)
+            reasons = self._crashes.setdefault(digest, [])
+            reasons.append(crash.reason.value)
             self._crashes.move_to_end(digest)
+            if len(reasons) >= self.after:
+                self._refused.add(digest)
             while len(self._crashes) > _KEPT:
-                self._crashes.popitem(last=False)
+                self._refused.discard(self._crashes.popitem(last=False)[0])
 
     @property
     def listed(self) -> list[str]:
         """The digests of the inputs that are refused."""
         with self._lock:
-            return [digest for digest, reasons in self._crashes.items() if len(reasons) >= self.after]
+            return sorted(self._refused)
 
     def release(self, digest: str) -> None:
         """Let an input in again."""
         with self._lock:
+            self._refused.discard(digest)
             self._crashes.pop(digest, None)
 
 
