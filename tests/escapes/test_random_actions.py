@@ -54,8 +54,8 @@ TOO_SLOW = {
 CHOSEN = tuple(
     attack for attack in ATTACKS if attack.name not in TOO_SLOW and not attack.skipped(load_policy("compute"))
 )
-VARIES = {"stack_overflow", "bytecode", "parser", "forks", "fork", "daemon", "threads", "open_files"}
-"""What these meet depends on what was tried in the same worker before."""
+VARIES = {"stack_overflow", "bytecode", "parser", "forks", "fork", "daemon", "shell", "threads", "open_files"}
+"""What these meet depends on what was tried in the same worker before: after `forks` a shell meets the limit on processes."""
 POLICIES = (
     compute(name="random compute", limits={"wall_s": 53}),
     trial._tested(load_policy("strict").replaced(name="random strict"), trial._beforehand(load_policy("strict"))),
