@@ -1,6 +1,6 @@
 """The exchange of one command with a worker: what goes out, and in which order what may come in.
 
-    vocabulary (before the first) -> define* -> run -> { output | effect -> broker -> effectResult }* -> result | failure
+    vocabulary (before the first) -> define* -> run | batch -> { output | effect -> broker -> effectResult }* -> result | failure
 
 Whatever the worker sends that is not the next thing in this order is a protocol violation.
 """
@@ -37,10 +37,13 @@ from fxcell.policies.errors import (
 )
 from fxcell.policies.policy import Policy
 from fxcell.policies.running import holds_work
+from fxcell.policies.value_types import SCALARS
 from fxcell.sandbox import wire
+from fxcell.sandbox.area import HostArea
 
 _log = logging.getLogger("fxcell.sessions")
 _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
+_WORK = "a result is an effect, or a list that holds one, which a worker performs itself"
 
 Performer = Callable[[Effect, float], Any]
 """Answers an effect by a deadline, time.monotonic() seconds. Raises EffectDenied or EffectFailed."""
@@ -62,6 +65,14 @@ class Failure:
     exceptions: list[Exception]
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a batch came to: results of the calls before, and what the last call came to, which may be a Failure."""
+
+    before: list[Any]
+    last: Any
+
+
 class Exchange:
     """The commands of one worker, one at a time.
 
@@ -81,11 +92,16 @@ class Exchange:
         self._last_failure: EffectFailed | None = None
         # With the first command, not with the start: a worker that is kept ready serves many policies.
         self._vocabulary = vocabulary.described(policy)
+        self.area: HostArea | None = None
 
-    def answer(self, packed: values.Packed, deadline: float, seconds: float, perform: Performer) -> Any:
+    def answer(
+        self, packed: values.Packed, deadline: float, seconds: float, perform: Performer, *, calls: int = 0
+    ) -> Any:
         """The command's result, or how it failed, as a value: a Failure or a Verdict.
 
         perform: answers an effect that the worker asks for.
+        calls:   how many calls `packed` holds when it is a batch; then a Failure or a result is of the last that was made, and
+                 comes as Answered. 0 for a command.
 
         What is raised to the caller is raised elsewhere: no frame that held a message or a refused value goes with it.
         Raises: MessageTooLarge, EncodeError, DescriptorsInFlight - before the worker heard of the command; whatever
@@ -98,23 +114,28 @@ class Exchange:
         self._handles.begin_command()
         self._last_failure = None
         try:
+            area = self._offered_area(deadline) if calls else None
             if self._vocabulary is not None:
                 self._channel.send(wire.Message.new_message(vocabulary=self._vocabulary), deadline=deadline)
                 self._vocabulary = None
             for definition in packed.definitions.values():
                 self._define(definition, deadline)
-            self._channel.send_value("run", number, packed, deadline)
+            self._channel.send_value("batch" if calls else "run", number, packed, deadline)
             message = self._serve_until_answer(number, deadline, perform)
             self._outputs.end_command()
+            before = area.results(calls - 1, self._channel.decoded_bytes_max) if area is not None else []
+            if not SCALARS.issuperset(map(type, before)) and any(map(holds_work, before)):
+                raise wire.WireError(_WORK)
             if message.which() == "result":
                 result = self._channel.value_of(message.result, allow_calls=False)
                 if holds_work(result):
                     # Workers run such results themselves, as `run` does. Here the host would, with its own authority.
-                    raise wire.WireError("a result is an effect, or a list that holds one, which a worker performs itself")
+                    raise wire.WireError(_WORK)
                 if time.monotonic() >= deadline:  # what is slow to decode must not be a way around it
                     raise wire.DeadlinePassed
-                return result
-            return Failure([self._failure(message.failure)])
+                return Answered(before, result) if calls else result
+            failure = Failure([self._failure(message.failure)])
+            return Answered(before, failure) if calls else failure
         except (wire.ChannelClosed, BrokenPipeError, ConnectionResetError) as closed:
             return Verdict(None, mid_frame=getattr(closed, "mid_frame", False))
         except (wire.WireError, capnp.KjException, UnicodeError) as error:
@@ -125,6 +146,18 @@ class Exchange:
             return Verdict(HostCause(Reason.DEADLINE, f"no answer within {seconds:g} s{stopped}"))
         except _Ended as ended:
             return ended.verdict
+
+    def _offered_area(self, deadline: float) -> HostArea:
+        """The area for the results of a batch, which the worker has, and which is empty."""
+        if self.area is None:
+            self.area = HostArea()
+        if not self.area.is_sent:
+            message = wire.Message.new_message()
+            message.area = None
+            self._channel.send_with(message, self.area.descriptor, deadline)
+            self.area.is_sent = True
+        self.area.clear()
+        return self.area
 
     def _define(self, definition: Definition, deadline: float) -> None:
         if definition.digest in self._known:

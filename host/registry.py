@@ -6,11 +6,13 @@ import atexit
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from fxcell.host import idling, templates
 from fxcell.host.effects.context import Caller
 from fxcell.host.sessions import Session
+from fxcell.policies.calls import Definition
 from fxcell.policies.effects import WorkerProcess
 from fxcell.policies.errors import WorkerStopped
 from fxcell.policies.policy import Policy
@@ -55,6 +57,18 @@ def command(process: WorkerProcess, value: Any, deadline_s: float | None) -> Any
     session = session_of(process)
     try:
         return session.command(value, deadline_s)
+    finally:
+        if session.ended:
+            _remember_end(session)
+
+
+def batch(
+    process: WorkerProcess, definition: Definition, rows: Sequence[Sequence[Any]], deadline_s: float | None
+) -> tuple[list[Any], list[Exception]]:
+    """Many calls of one function in a worker. As Session.batch."""
+    session = session_of(process)
+    try:
+        return session.batch(definition, rows, deadline_s)
     finally:
         if session.ended:
             _remember_end(session)

@@ -15,17 +15,20 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import capnp
 
 from fxcell.host import broker as brokers
 from fxcell.host import cancelling, ending, telemetry, templates
+from fxcell.host.batching import Batch
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Caller, Context
 from fxcell.host.exchange import Exchange, Failure, Verdict
 from fxcell.host.outputs import Outputs
 from fxcell.policies import values
+from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess, is_own
 from fxcell.policies.errors import DescriptorsInFlight, EncodeError, MessageTooLarge, WorkerStopped
@@ -66,6 +69,7 @@ class Session:
         self.outputs = Outputs(policy)
         self.tape: Tape | None = None
         self._turn = threading.Lock()
+        self._batch: Batch | None = None
         self._command_digest = self._plugin_digest = ""
         self._template = templates.hold(policy)
         # A template has its own, longer time to start (templates.START_S): what it imports is not this worker's doing.
@@ -153,16 +157,12 @@ class Session:
         """
         packed = values.pack(value)
         with self._turn:
-            if self.ended:
-                raise WorkerStopped(
-                    f"worker {self.process.id} is gone: {self.ended}. Start a new one: FX.StartWorkerProcess() | run"
-                )
+            self._check_lives()
             if isinstance(value, Effect) and value.effect_name not in self.policy.effects and is_own(type(value)):
                 # A worker that was not told of it could not even read it: denied, and recorded, before it is sent.
                 self.broker.begin_command()
                 return self.broker.perform(value, self._context(time.monotonic() + self.policy.limits.wall_s))
-            limits = self.policy.limits
-            seconds = limits.wall_s if deadline_s is None else min(deadline_s, limits.wall_s)
+            seconds = self._seconds(deadline_s)
             self.commands += 1
             self.busy = True
             deadline = time.monotonic() + seconds
@@ -174,6 +174,50 @@ class Session:
                     return self.tape.command(self, value, lambda: act(packed, deadline, seconds))
             finally:
                 self.busy = False
+
+    @property
+    def takes_batches(self) -> bool:
+        """False where each command is watched or recorded by itself."""
+        return self.broker.observer is None and self.tape is None
+
+    def batch(
+        self, definition: Definition, rows: Sequence[Sequence[Any]], deadline_s: float | None = None
+    ) -> tuple[list[Any], list[Exception]]:
+        """Call one function with each row of arguments, one after another, until one call does more than compute.
+
+        rows:       equally many arguments each, at least one row. Before: takes_batches.
+        deadline_s: seconds for each call, of which up to a tenth, and up to 10 ms, are added once.
+        Answers the results of the first calls, and the outcome of the one after them when it is an error: a crash is that
+        call's alone. The calls after these were not begun.
+        Raises: EncodeError, MessageTooLarge, WorkerStopped, DescriptorsInFlight - no call was begun.
+        """
+        seconds = self._seconds(deadline_s)
+        batch = Batch(definition, rows, seconds)
+        with self._turn:
+            self._check_lives()
+            self.busy, self._batch = True, batch
+            try:
+                deadline = time.monotonic() + batch.longest_s + seconds
+                answer = self._run(batch.packed, deadline, seconds, calls=len(batch))
+                self.commands += len(answer.before) + 1
+                if type(answer.last) is Failure:
+                    return answer.before, answer.last.exceptions
+                return [*answer.before, answer.last], []
+            except WorkerCrash as crash:
+                self.commands += len(batch.done) + 1
+                return batch.done, [crash]
+            finally:
+                self.busy, self._batch = False, None
+
+    def _seconds(self, deadline_s: float | None) -> float:
+        longest_s = self.policy.limits.wall_s
+        return longest_s if deadline_s is None else min(deadline_s, longest_s)
+
+    def _check_lives(self) -> None:
+        if self.ended:
+            raise WorkerStopped(
+                f"worker {self.process.id} is gone: {self.ended}. Start a new one: FX.StartWorkerProcess() | run"
+            )
 
     def _run_observed(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
         observer = self.broker.observer
@@ -192,10 +236,10 @@ class Session:
             outcome = None  # a frame of its own traceback must not keep it alive
             self.broker.command = self.broker.plugin = ""
 
-    def _run(self, packed: values.Packed, deadline: float, seconds: float) -> Any:
+    def _run(self, packed: values.Packed, deadline: float, seconds: float, *, calls: int = 0) -> Any:
         self._command_digest, self._plugin_digest = "", ""
         try:
-            answer = self._exchange.answer(packed, deadline, seconds, self._perform)
+            answer = self._exchange.answer(packed, deadline, seconds, self._perform, calls=calls)
         except (MessageTooLarge, EncodeError, DescriptorsInFlight):
             raise  # of the command itself, before the worker heard of it
         except BaseException:
@@ -207,7 +251,8 @@ class Session:
             # Without a name here: an exception that its own traceback leads to keeps everything alive that it leads to.
             raise answer.exceptions.pop()
         if type(answer) is Verdict:
-            self._name_command(packed)
+            if not calls:
+                self._name_command(packed)
             self._die(answer.cause, mid_frame=answer.mid_frame, memory_error=answer.memory_error)
         return answer
 
@@ -245,6 +290,7 @@ class Session:
 
     def _tell_end(self) -> None:
         self.caller.close()
+        self._let_go_of_area()
         if self.broker.observer is not None:
             self.broker.observer.worker_ended(self.broker, self.ended or "")
 
@@ -254,6 +300,7 @@ class Session:
         """Collect the evidence, leave nothing behind, raise WorkerCrash."""
         end = self._handles.end(self._template, cause, ready=ready, mid_frame=mid_frame, memory_error=memory_error)
         self.caller.close()
+        self._let_go_of_area()
         evidence = Evidence(
             worker=self.process.id,
             signal=end.signal,
@@ -277,6 +324,16 @@ class Session:
             self.broker.observer.worker_crashed(self.broker, crash)
         del crash  # raised by another name: see _run
         raise WorkerCrash(end.reason, end.detail, evidence)
+
+    def _let_go_of_area(self) -> None:
+        """Read what is in it of a batch: that is certain only now, when the worker is gone. Then close it."""
+        area, self._exchange.area = self._exchange.area, None
+        try:
+            if self._batch is not None:
+                self._name_command(self._batch.settle(area))
+        finally:
+            if area is not None:
+                area.close()
 
     def _name_command(self, packed: values.Packed) -> None:
         self._command_digest = hashlib.sha256(packed.body).hexdigest()[:12]

@@ -9,9 +9,9 @@
 #   host -> template    open, spawn
 #   template -> host    opened | failure, spawned | failure, reaped
 #   worker -> host      hello, effect, output, result | failure
-#   host -> worker      vocabulary, define, run, effectResult | failure, stop
+#   host -> worker      vocabulary, define, run, area, batch, effectResult | failure, stop
 #   supervisor -> host  listening, ended          host -> supervisor  kill
-# A worker and the host take turns: after `run` the worker speaks until `result` or `failure` of that id; each `effect` is
+# A worker and the host take turns: after `run` or `batch` the worker speaks until `result` or `failure` of that id; each `effect` is
 # answered before anything else. Whatever breaks the turn is a protocol violation.
 
 struct Message {
@@ -40,6 +40,8 @@ struct Message {
     ended @17 :Ended;
 
     vocabulary @18 :Data;     # effects of the host's own that the policy grants (policies/vocabulary.py); before the first define
+    batch @19 :Value;         # many calls of one function (batches.py); answered as `run`, by the last of them that was made
+    area @20 :Void;           # before the first batch, with a descriptor: where results are kept meanwhile (area.py)
   }
 }
 

@@ -38,6 +38,7 @@ class HostStream(io.TextIOBase):
     def write_bytes(self, data: Any) -> int:
         """Take bytes; what ends in a line end, or fills a chunk, is sent."""
         with self._turn:
+            self._channel.acts += 1
             self._pending += data
             if b"\n" in data or len(self._pending) >= _CHUNK_BYTES:
                 self.flush()

@@ -1,4 +1,4 @@
-"""The four messages that make up a warm call, encoded and recognised without pycapnp: run, effect, effectResult, result.
+"""The messages of warm calls, encoded and recognised without pycapnp: run, effect, effectResult, result, batch.
 
 They are Cap'n Proto like every other message (messages.capnp), with one segment and the layout that pycapnp itself gives
 them, which is checked when this module is imported. What does not look exactly like that (large buffers, another writer)
@@ -19,7 +19,7 @@ _ROOT = 0x00010002_00000000  # struct, no offset, 2 data words, 1 pointer
 _VALUE = 0x00020000_00000000  # struct, no offset, no data, 2 pointers
 _BODY = 0b101  # list, one word further on
 _BYTES = 2  # element size "byte", in the low three bits beside the count
-_TAGS = {"run": 7, "effect": 8, "effectResult": 9, "result": 10}
+_TAGS = {"run": 7, "effect": 8, "effectResult": 9, "result": 10, "batch": 18}
 _KINDS = {tag: kind for kind, tag in _TAGS.items()}
 _PADDING = [b"\0" * (-size % 8) for size in range(8)]
 
@@ -44,7 +44,7 @@ class ValueMessage:
         """The Value struct inside."""
         return self
 
-    run = effect = effectResult = result = value  # noqa: N815 - the names of the schema
+    run = effect = effectResult = result = batch = value  # noqa: N815 - the names of the schema
 
 
 def encode(kind: str, number: int, body: bytes) -> bytes:

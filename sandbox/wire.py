@@ -75,10 +75,10 @@ _SPAWNED_FDS = 3
 
 
 def _fds_needed(kind: str, message: Any) -> int:
-    if kind in ("run", "effect", "effectResult", "result"):
+    if kind in ("run", "effect", "effectResult", "result", "batch"):
         lengths = getattr(message, kind).buffers
         return 1 if len(lengths) and lengths[0] != _INLINE else 0
-    return _SPAWNED_FDS if kind == "spawned" else 0
+    return {"spawned": _SPAWNED_FDS, "area": 1}.get(kind, 0)
 
 
 def _value_message(kind: str, number: int, body: bytes, lengths: list[int]) -> bytes:
@@ -123,6 +123,7 @@ class Channel:
     max_value_bytes: cap of a value's body and buffers together, either way.
     decoded_bytes_max: cap of the memory that a received value takes once it is decoded, buffers aside.
     spin:            first try without blocking for at most 50 µs after activity; only sensible with idle cores.
+    acts:            messages that were sent, and writes to streams that lead to one.
     """
 
     def __init__(self, sock: socket.socket, *, max_value_bytes: int, spin: bool = False) -> None:
@@ -136,6 +137,7 @@ class Channel:
             poller.register(sock.fileno(), event)
         self._watched: Channel | None = None
         self._misses = 0
+        self.acts = 0
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
         self._start = 0
@@ -181,6 +183,7 @@ class Channel:
         frame = _HEADER.pack(MAGIC, len(body)) + body
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with self._sending:
+            self.acts += 1
             sent = self._send_some(frame, ancillary, deadline)
             while sent < len(frame):
                 sent += self._send_some(memoryview(frame)[sent:], [], deadline)
@@ -232,6 +235,13 @@ class Channel:
             f"values of up to {FRAME_BYTES_MAX - 4096} bytes go all the same"
         )
 
+    def send_with(self, message: Any, descriptor: int, deadline: float | None) -> None:
+        """Send one message and a descriptor. Raises: as send, and DescriptorsInFlight; nothing was sent then."""
+        if not self._send_sealed(bytes(message.to_bytes()), descriptor, deadline):
+            raise DescriptorsInFlight(
+                f"a descriptor could not be sent: {os.strerror(errno.ETOOMANYREFS)}. {IN_FLIGHT_CAUSE}"
+            )
+
     def _send_sealed(self, body: bytes, descriptor: int, deadline: float | None) -> bool:
         """Send a frame with a descriptor; False when the kernel took neither."""
         try:
@@ -272,7 +282,7 @@ class Channel:
             # from_bytes() would give a context manager, whose message must not outlive it.
             message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
-            needed = _fds_needed(kind, message) if self._fds or kind == "spawned" else 0
+            needed = _fds_needed(kind, message) if self._fds or kind in ("spawned", "area") else 0
         except Exception as error:
             raise WireError(f"a frame is not a message: {str(error).partition('stack: ')[0].strip():.200}") from error
         if needed or self._fds:

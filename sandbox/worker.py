@@ -1,14 +1,16 @@
 """The worker's loop: greet, then take turns with the host. Runs after the lockdown; the only file that touches the channel.
 
-    hello ──▶      ◀── vocabulary?, define*, run      effect ──▶ ◀── effectResult | failure      result | failure ──▶      ◀── stop
+    hello ──▶   ◀── vocabulary?, define*, run | batch   effect ──▶ ◀── effectResult | failure   result | failure ──▶   ◀── stop
 
 What it runs is hostile, in the same process: nothing here is a border, the host checks all that comes.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,8 +25,9 @@ from fxcell.policies.errors import (
     MessageTooLarge,
 )  # fmt: skip
 from fxcell.policies.policy import Policy
-from fxcell.sandbox import output, runtime, wire
+from fxcell.sandbox import batches, output, runtime, wire
 from fxcell.sandbox.apply import Locked
+from fxcell.sandbox.area import WorkerArea
 
 PROTOCOL = 1
 SETUP_FAILED = 125
@@ -43,6 +46,7 @@ def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
     hello.protocol, hello.enforced = PROTOCOL, locked.report
     channel.send(message)
     definitions: dict[str, calls.Definition] = {}
+    area: WorkerArea | None = None
     while True:
         try:
             message = channel.receive()
@@ -50,13 +54,18 @@ def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
             return
         kind = message.which()
         if kind == "run":
-            _answer(channel, run, message)
+            _answer(channel, run, message.id, run, message.run)
+        elif kind == "batch" and area is not None:
+            _answer(channel, run, message.id, functools.partial(batches.go_through, run=run, area=area), message.batch)
         elif kind == "define":
             define = message.define
             # Under the digest the host named; kept for the worker's life. Large code comes in several pieces.
             before = definitions[define.digest].code if define.digest in definitions else b""
             definitions[define.digest] = calls.Definition(define.digest, define.name, before + define.code)
             calls.remember(definitions[define.digest])
+        elif kind == "area":
+            (descriptor,) = channel.take_fds()
+            area = WorkerArea(descriptor)
         elif kind == "vocabulary":
             vocabulary.adopt(message.vocabulary)
         elif kind == "stop":
@@ -65,12 +74,13 @@ def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
             raise InternalError(f"the host sent {kind} to a worker")
 
 
-def _answer(channel: wire.Channel, run: runtime.WorkerRunner, message: Any) -> None:
-    number = message.id
+def _answer(
+    channel: wire.Channel, run: runtime.WorkerRunner, number: int, act: Callable[[Any], Any], value: Any
+) -> None:
     try:
         run.begin(number)
         try:
-            result = run(channel.value_of(message.run, allow_calls=True))
+            result = act(channel.value_of(value, allow_calls=True))
         finally:
             run.end()
             run.flush_streams()

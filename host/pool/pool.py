@@ -9,19 +9,28 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from fxcell.host import cancelling, registry
 from fxcell.host.background import DaemonExecutor
-from fxcell.host.pool.mapping import outcomes
+from fxcell.host.pool.mapping import Mapping, Row, Sent
 from fxcell.host.pool.quarantine import Quarantine
 from fxcell.host.pool.workers import Keeping, Workers
-from fxcell.policies.calls import ZefFunction, zef_function
+from fxcell.policies.calls import Call, Definition, ZefFunction, zef_function
 from fxcell.policies.crash import WorkerCrash
-from fxcell.policies.errors import EffectError, OutcomeError, PoolBusy, PoolClosed
+from fxcell.policies.errors import (
+    DescriptorsInFlight,
+    EffectError,
+    EncodeError,
+    MessageTooLarge,
+    OutcomeError,
+    PoolBusy,
+    PoolClosed,
+    Quarantined,
+)
 from fxcell.policies.limits import MiB
 from fxcell.policies.loader import load_policy
 from fxcell.policies.policy import Policy
@@ -44,7 +53,7 @@ class Pool:
 
     def __init__(
         self, workers: int | None = None, *, policy: Policy | str | None = None, min_workers: int = 0,
-        deadline_s: float | None = None, fresh: bool = False, recycle_after: int = 10_000, recycle_growth_bytes: int = 64 * MiB,
+        deadline_s: float | None = None, fresh: bool = False, recycle_after: int = 100_000, recycle_growth_bytes: int = 64 * MiB,
         idle_s: float = 60.0, queue: int = 10_000, wait_s: float = 3600.0, quarantine_after: int = 3,
     ) -> None:  # fmt: skip
         """Make a pool. Workers are started with the first commands, or min_workers of them now.
@@ -78,7 +87,7 @@ class Pool:
         self._deadline_s, self._wait_s = deadline_s, wait_s
         self._threads = DaemonExecutor(workers, "fxcell-pool")
         self._room = threading.BoundedSemaphore(queue + workers)
-        self._window = min(2 * workers + 1, queue)
+        self._queue = queue
         self._pending: set[Future[Any]] = set()
         self._closing = threading.Lock()
         self._closed = False
@@ -122,7 +131,7 @@ class Pool:
         """
         if not self._room.acquire(timeout=self._wait_s):
             raise self._full()
-        return self._begin(command, deadline_s, None)
+        return self._begin_with_room(None, command, deadline_s)
 
     async def aio(self, command: Any, deadline_s: float | None = None) -> Any:
         """`await pool.aio(command)`. Cancelling it ends the worker that is running it, as a deadline does.
@@ -135,7 +144,7 @@ class Pool:
                 raise self._full()
             await asyncio.sleep(_ROOM_LOOK_S)
         ticket = cancelling.Ticket()
-        future = self._begin(command, deadline_s, ticket)
+        future = self._begin_with_room(ticket, command, deadline_s)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -143,17 +152,21 @@ class Pool:
             threading.Thread(target=ticket.cancel, name="fxcell-cancel", daemon=True).start()
             raise
 
-    def _begin(self, command: Any, deadline_s: float | None, ticket: cancelling.Ticket | None) -> Future[Any]:
+    def _begin_with_room(self, *args: Any) -> Future[Any]:
         try:
-            with self._closing:
-                if self._closed:
-                    raise PoolClosed("the pool is closed; make a new one")
-                context = contextvars.copy_context()
-                future = self._threads.submit(context.run, self._run_with, ticket, command, deadline_s)
-                self._pending.add(future)
+            future = self._begin(self._run_with, *args)
         except BaseException:
             self._room.release()
             raise
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def _begin(self, act: Callable[..., Any], *args: Any) -> Future[Any]:
+        with self._closing:
+            if self._closed:
+                raise PoolClosed("the pool is closed; make a new one")
+            future = self._threads.submit(contextvars.copy_context().run, act, *args)
+            self._pending.add(future)
         future.add_done_callback(self._ended)
         return future
 
@@ -167,7 +180,6 @@ class Pool:
     def _ended(self, future: Future[Any]) -> None:
         with self._closing:
             self._pending.discard(future)
-        self._room.release()
 
     # --- many commands
 
@@ -190,12 +202,55 @@ class Pool:
             raise EffectError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         if not inputs:
             raise EffectError("map needs a function and at least one iterable of inputs")
+        if deadline_s is not None:
+            _check_seconds("deadline_s", deadline_s)
         call = function if isinstance(function, ZefFunction) else zef_function(function)
-        commands = (call(*parts) for parts in zip(*inputs, strict=False))
-        return outcomes(
-            lambda command: self.submit(command, deadline_s), commands, window=self._window, ordered=ordered,
-            return_errors=on_error == "return",
+        call(*[None] * len(inputs))  # raises TypeError when it does not take so many arguments
+        mapping = Mapping(
+            lambda rows: self._send(call.definition, rows, deadline_s), lambda act: self._launch(act, mapping),
+            runners=self._workers.maximum, window=self._queue,
         )  # fmt: skip
+        return mapping.outcomes(inputs, ordered=ordered, return_errors=on_error == "return")
+
+    def _launch(self, act: Callable[[], None], mapping: Mapping) -> None:
+        def ended(future: Future[Any]) -> None:
+            if future.cancelled():
+                mapping.fail(PoolClosed("the pool was closed before all inputs had been run"))
+
+        self._begin(act).add_done_callback(ended)
+
+    def _send(self, definition: Definition, rows: Sequence[Row], deadline_s: float | None) -> Sent:
+        """Run calls in one worker, as many as it takes at once."""
+        command = Call(definition, rows[0], {})
+        self.quarantine.check(command)
+        seconds = self._deadline_s if deadline_s is None else deadline_s
+        with self._workers.one(time.monotonic() + self._wait_s) as session:
+            started = time.monotonic()
+            if len(rows) > 1 and session.takes_batches:
+                rows = rows[: min(self._workers.commands_left(session), self._first_refused(definition, rows))]
+                try:
+                    results, errors = registry.batch(session.process, definition, rows, seconds)
+                except (EncodeError, MessageTooLarge, DescriptorsInFlight):
+                    pass  # together they are too much, or one of them is at fault: the next one tells
+                else:
+                    for crash in errors:
+                        if isinstance(crash, WorkerCrash):
+                            self.quarantine.add(Call(definition, rows[len(results)], {}), crash)
+                    return Sent(results, errors[0] if errors else None, time.monotonic() - started)
+            try:
+                return Sent([registry.command(session.process, command, seconds)], None, time.monotonic() - started)
+            except WorkerCrash as crash:
+                self.quarantine.add(command, crash)
+                raise
+
+    def _first_refused(self, definition: Definition, rows: Sequence[Row]) -> int:
+        if self.quarantine.listed:
+            for place, row in enumerate(rows[1:], 1):
+                try:
+                    self.quarantine.check(Call(definition, row, {}))
+                except Quarantined:
+                    return place
+        return len(rows)
 
     # --- end
 

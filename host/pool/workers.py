@@ -22,7 +22,7 @@ from fxcell.policies.errors import PoolBusy, PoolClosed
 from fxcell.policies.policy import Policy
 from fxcell.sandbox.kernel import processes
 
-_MEMORY_LOOK_COMMANDS = 16
+_MEMORY_LOOK_USES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,12 @@ class Kept:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.idle_since_s = 0.0
-        self._first_bytes = 0
+        self._uses = self._first_bytes = 0
 
     def has_grown(self, bound_bytes: int) -> bool:
-        """True when its memory is over the bound; looked at after the first command, then now and then."""
-        if self.session.commands != 1 and self.session.commands % _MEMORY_LOOK_COMMANDS:
+        """True when its memory is over the bound; looked at after the first use, then now and then."""
+        self._uses += 1
+        if self._uses != 1 and self._uses % _MEMORY_LOOK_USES:
             return False
         now_bytes = sum(processes.resident_bytes(child) for child in processes.children_of(self.session.pid))
         self._first_bytes = self._first_bytes or now_bytes
@@ -70,6 +71,10 @@ class Workers:
         self._busy: set[Kept] = set()
         self._count = 0
         self._closed = False
+
+    def commands_left(self, session: Session) -> int:
+        """How many commands this worker still serves before it is replaced, at least 1."""
+        return self._keeping.commands - session.commands
 
     @property
     def count(self) -> int:
