@@ -6,8 +6,6 @@ import os
 import threading
 import time
 
-import psutil
-
 from fxcell.policies.limits import Limits
 from fxcell.sandbox.kernel import cgroup, processes
 
@@ -115,8 +113,5 @@ def times_below(supervisor_pid: int) -> dict[_Key, _Times]:
 
 
 def is_stopped(supervisor_pid: int) -> bool:
-    """True when the worker has been stopped by a signal (SIGSTOP), so that it cannot answer."""
-    try:
-        return any(child.status() == psutil.STATUS_STOPPED for child in psutil.Process(supervisor_pid).children())
-    except psutil.Error:
-        return False
+    """True when the worker, or its supervisor, has been stopped by a signal (SIGSTOP), so that it cannot answer."""
+    return any(map(processes.is_stopped, (supervisor_pid, *processes.children_of(supervisor_pid))))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from fxcell.host import registry
+from fxcell.host import idling, registry, watching
 from fxcell.host.pool.breaker import Breaker
 from fxcell.host.sessions import Session
 from fxcell.policies.crash import Reason, WorkerCrash
@@ -23,6 +23,7 @@ from fxcell.policies.policy import Policy
 from fxcell.sandbox.kernel import processes
 
 _MEMORY_LOOK_USES = 16
+_HANG_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,10 @@ class Kept:
         self.session = session
         self.idle_since_s = 0.0
         self._uses = self._first_bytes = 0
+
+    def hangs(self) -> bool:
+        """True for one that was stopped by a signal while it was idle; looked for only after a second, for it takes time."""
+        return time.monotonic() - self.idle_since_s > _HANG_LOOK_S and watching.is_stopped(self.session.pid)
 
     def has_grown(self, bound_bytes: int) -> bool:
         """True when its memory is over the bound; looked at after the first use, then now and then."""
@@ -71,6 +76,7 @@ class Workers:
         self._busy: set[Kept] = set()
         self._count = 0
         self._closed = False
+        idling.tend(self)
 
     def commands_left(self, session: Session) -> int:
         """How many commands this worker still serves before it is replaced, at least 1."""
@@ -138,7 +144,7 @@ class Workers:
                 raise PoolClosed("the pool is closed; make a new one")
             while self._idle:
                 worker = self._idle.pop()
-                if worker.session.lives:
+                if worker.session.lives and not worker.hangs():
                     self._busy.add(worker)
                     return worker
                 gone.append(worker)
@@ -173,13 +179,21 @@ class Workers:
             if keep and not self._closed:
                 worker.idle_since_s = time.monotonic()
                 self._idle.append(worker)
-                old_s = worker.idle_since_s - self._keeping.idle_s
-                while self._count - len(tired) > self.minimum and self._idle[0].idle_since_s < old_s:
-                    tired.append(self._idle.pop(0))
             elif keep:
                 tired.append(worker)
             self._count -= len(tired)
-            self._changed.notify(1 + len(tired))
+            self._changed.notify()
+        for one in tired:
+            registry.stop(one.session.process)
+
+    def end_idle(self) -> None:
+        """Let go of those over the minimum that were idle for too long."""
+        tired: list[Kept] = []
+        with self._changed:
+            old_s = time.monotonic() - self._keeping.idle_s
+            while self._count > self.minimum and self._idle and self._idle[0].idle_since_s < old_s:
+                tired.append(self._idle.pop(0))
+                self._count -= 1
         for one in tired:
             registry.stop(one.session.process)
 

@@ -72,6 +72,15 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def is_stopped(pid: int) -> bool:
+    """True when a process has been stopped by a signal (SIGSTOP); False when it runs, or is gone. Source: proc_pid_stat(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] == b"T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def resident_bytes(pid: int) -> int:
     """How much memory a process holds at this moment. Raises OSError when it is gone. Source: proc_pid_statm(5)."""
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:

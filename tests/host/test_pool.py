@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -190,11 +193,57 @@ def test_worker_is_replaced_after_so_many_commands_or_so_much_growth():
 
 
 def test_idle_workers_over_the_minimum_end():
-    with Pool(4, idle_s=1e-6) as pool:
-        pool.map(add, range(40), range(40))
-        pool.run(add(1, 2))
-        pool.run(add(1, 2))
-        assert pool.workers == 1
+    with Pool(4, min_workers=3, idle_s=0.1) as pool:
+        waiting = [pool.submit(dwell(n)) for n in range(8)]
+        concurrent.futures.wait(waiting, timeout=30)
+        assert pool.started == 4
+        end = time.monotonic() + 30
+        while pool.workers > 3:
+            assert time.monotonic() < end, "the fourth worker never ended"
+            time.sleep(0.05)
+        assert pool.run(add(1, 2)) == 3
+
+
+def test_worker_stopped_while_it_was_idle_is_replaced_before_it_gets_a_command(monkeypatch):
+    monkeypatch.setattr(workers, "_HANG_LOOK_S", 0.0)
+    with Pool(1, min_workers=1) as pool:
+        (worker,) = registry.list_living()
+        (child,) = workers.processes.children_of(worker["pid"])
+        os.kill(child, signal.SIGSTOP)
+        assert pool.run(add(1, 2)) == 3
+        assert pool.started == 2
+
+
+_MAP_WITH_PROGRESS = """
+from fxcell import Pool, zef_function
+
+@zef_function
+def half(n):
+    return 1 // (n % 5)
+
+with Pool(2) as pool:
+    print(len(pool.map(half, range(500), on_error="return", progress="halving [x]")))
+"""
+
+
+def test_progress_is_shown_on_a_terminal_and_not_elsewhere():
+    command = [sys.executable, "-c", _MAP_WITH_PROGRESS]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (piped.stdout, piped.stderr) == ("500\n", "")
+    outer, inner = os.openpty()
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=inner)
+        os.close(inner)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: everybody on the other side has closed it
+            while data := os.read(outer, 4096):
+                seen += data
+        assert process.communicate(timeout=30)[0] == b"500\n"
+    finally:
+        os.close(outer)
+    assert b"halving [x]" in seen
+    assert b"500/500" in seen
+    assert b"100 failed" in seen
 
 
 def test_close_under_load_ends_what_runs_and_cancels_what_waits():
