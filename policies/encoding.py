@@ -64,6 +64,8 @@ def _pack(value: object, *, set_aside: bool) -> Packed:
             return packed
         if (own := _own_parts(value)) is not None and is_plain(own[1], plain):
             packed.body = _encode(_extension(own[0], _encode(own[1])))
+            if own[0] is Ext.CALL:
+                packed.definitions[value.definition.digest] = value.definition  # type: ignore[attr-defined]
             return packed
     except (OverflowError, UnicodeEncodeError):
         pass  # an integer or a text that needs an extension
@@ -181,10 +183,13 @@ def _big_integer_bytes(value: int) -> bytes:
 
 
 def _encode_call(walker: _Walker, call: Any, depth: int) -> object:
+    walker.definitions[call.definition.digest] = call.definition
+    return walker.nested(Ext.CALL, _call_parts(call), depth)
+
+
+def _call_parts(call: Any) -> list[Any]:
     definition = call.definition
-    walker.definitions[definition.digest] = definition
-    parts = [definition.digest, definition.name, list(call.args), dict(call.kwargs)]
-    return walker.nested(Ext.CALL, parts, depth)
+    return [definition.digest, definition.name, list(call.args), call.kwargs]
 
 
 def _encode_array(walker: _Walker, array: Any, depth: int) -> object:
@@ -269,6 +274,5 @@ def _own_parts(value: object) -> tuple[Ext, object] | None:
 
 def register_encoder(code: Ext, kind: type, to_parts: Callable[[Any], object]) -> None:
     """Encode values of this type, subclasses included, as an extension that holds their parts."""
-    if code is not Ext.CALL:  # its code travels beside it
-        _OWN[kind] = code, to_parts
+    _OWN[kind] = code, _call_parts if code is Ext.CALL else to_parts
     _REGISTERED_ENCODERS[kind] = _encode_call if code is Ext.CALL else _simple(code, to_parts)
