@@ -7,14 +7,19 @@ handler stops the workers they wait for.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from fxcell.host.log_text import traceback_text
+
+_log = logging.getLogger("fxcell.background")
 _Task = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 _executors: weakref.WeakSet[DaemonExecutor] = weakref.WeakSet()
 
@@ -25,6 +30,7 @@ class DaemonExecutor(Executor):
     def __init__(self, max_threads: int, name: str) -> None:
         self._max_threads = max_threads
         self._name = name
+        self._mine = threading.local()
         self._reset()
         _executors.add(self)
 
@@ -45,6 +51,11 @@ class DaemonExecutor(Executor):
                     threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
         return future
 
+    @property
+    def runs_this_thread(self) -> bool:
+        """True in a function that was submitted, and in its done-callbacks."""
+        return hasattr(self._mine, "yes")
+
     def close(self) -> None:
         """Let the threads end when they have done what was submitted before. Nothing may be submitted afterwards."""
         with self._growing:
@@ -53,15 +64,30 @@ class DaemonExecutor(Executor):
 
     def _work(self) -> None:
         tasks, idle = self._tasks, self._idle
+        self._mine.yes = True
         while (task := tasks.get()) is not None:
             future, function, args, kwargs = task
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(function(*args, **kwargs))
+                    result = function(*args, **kwargs)
                 except BaseException as error:  # noqa: BLE001 - it belongs to whoever asks for the result
-                    future.set_exception(error)
+                    with _callbacks_end_nothing():
+                        future.set_exception(error)
+                else:
+                    with _callbacks_end_nothing():
+                        future.set_result(result)
+                    del result
             del task, future, function, args, kwargs
             idle.release()
+
+
+@contextlib.contextmanager
+def _callbacks_end_nothing() -> Iterator[None]:
+    """What a done-callback raises goes to the log, SystemExit too, which a Future lets through: it would end the thread."""
+    try:
+        yield
+    except BaseException as error:  # noqa: BLE001 - it belongs to nobody: the future has its outcome already
+        _log.error("a done-callback raised\n%s", traceback_text(error))
 
 
 def _forget_after_fork() -> None:

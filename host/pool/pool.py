@@ -278,15 +278,21 @@ class Pool:
 
     def close(self) -> None:
         """End every worker at once, and refuse what waits. Commands that run end as WorkerCrash(stopped)."""
-        for future in self._close_queue():
-            future.cancel()
-        self._workers.close()
+        try:
+            for future in self._close_queue():
+                future.cancel()
+        finally:  # a done-callback can raise SystemExit
+            self._workers.close()
 
     def join(self, *, cancel_waiting: bool = False) -> None:
         """Take no more commands, wait for those that were submitted, and end the workers.
 
         cancel_waiting: True cancels those that no worker has begun.
         """
+        if self._threads.runs_this_thread:
+            raise EffectError(
+                "join() in a done-callback or an effect handler of this pool would wait for itself: use close(), or another thread"
+            )
         pending = self._close_queue()
         if cancel_waiting:
             pending = [future for future in pending if not future.cancel()]
