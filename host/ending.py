@@ -121,8 +121,11 @@ class Handles:
 
     @property
     def ended(self) -> bool:
-        """True once the worker's end of the channel or its supervisor is gone; asked of the kernel, without waiting."""
-        if self.pidfd < 0:
+        """True once the worker's end of the channel or its supervisor is gone; asked of the kernel, without waiting.
+
+        Also once this host has ended it: the kernel takes a moment, in which it would be given the next command.
+        """
+        if self.pidfd < 0 or self.stop_requested:
             return True
         poller = select.poll()
         poller.register(self.pidfd, select.POLLIN)
