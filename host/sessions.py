@@ -41,6 +41,7 @@ from fxcell.sandbox.worker import PROTOCOL
 if TYPE_CHECKING:
     from fxcell.host.tapes import Tape
 
+_GONE_PATIENCE_S = 2.0
 _numbers = itertools.count(1)
 
 
@@ -70,6 +71,7 @@ class Session:
         self.tape: Tape | None = None
         self._turn = threading.Lock()
         self._batch: Batch | None = None
+        self._thread = 0  # that is in the middle of a command
         self._command_digest = self._plugin_digest = ""
         self._template = templates.hold(policy)
         # A template has its own, longer time to start (templates.START_S): what it imports is not this worker's doing.
@@ -164,7 +166,7 @@ class Session:
                 return self.broker.perform(value, self._context(time.monotonic() + self.policy.limits.wall_s))
             seconds = self._seconds(deadline_s)
             self.commands += 1
-            self.busy = True
+            self.busy, self._thread = True, threading.get_ident()
             deadline = time.monotonic() + seconds
             try:
                 act = self._run if self.broker.observer is None else self._run_observed
@@ -173,7 +175,7 @@ class Session:
                         return act(packed, deadline, seconds)
                     return self.tape.command(self, value, lambda: act(packed, deadline, seconds))
             finally:
-                self.busy = False
+                self._end_turn()
 
     @property
     def takes_batches(self) -> bool:
@@ -195,7 +197,7 @@ class Session:
         batch = Batch(definition, rows, seconds)
         with self._turn:
             self._check_lives()
-            self.busy, self._batch = True, batch
+            self.busy, self._thread, self._batch = True, threading.get_ident(), batch
             try:
                 deadline = time.monotonic() + batch.longest_s + seconds
                 answer = self._run(batch.packed, deadline, seconds, calls=len(batch))
@@ -207,7 +209,12 @@ class Session:
                 self.commands += len(batch.done) + 1
                 return batch.done, [crash]
             finally:
-                self.busy, self._batch = False, None
+                self._end_turn()
+
+    def _end_turn(self) -> None:
+        self.busy, self._thread, self._batch = False, 0, None
+        if self._handles.stop_requested:
+            self._let_go()
 
     def _seconds(self, deadline_s: float | None) -> float:
         longest_s = self.policy.limits.wall_s
@@ -279,14 +286,23 @@ class Session:
         self._handles.kill()
 
     def stop(self) -> None:
-        """End the worker, whatever it is doing, and wait until nothing of it is left."""
+        """End the worker, whatever it is doing, and wait until nothing of it is left.
+
+        From an effect handler of its own command only the first: that command, which ends then, lets go of it.
+        """
         if not self.ended:
             self._cancel()
+        if self._thread == threading.get_ident():
+            self._handles.gone_within(_GONE_PATIENCE_S)  # an answer to the effect would let it go on for a moment
+            return
         with self._turn:
-            if not self.ended:
-                self.ended = "it was stopped"
-                self._handles.close(self._template)
-                self._tell_end()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if not self.ended:
+            self.ended = "it was stopped"
+            self._handles.close(self._template)
+            self._tell_end()
 
     def _tell_end(self) -> None:
         self.caller.close()
