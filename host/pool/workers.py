@@ -110,6 +110,7 @@ class Workers:
         """End every worker, whatever it is doing; who waits for one gets PoolClosed. Nothing is left afterwards."""
         with self._changed:
             self._closed = True
+            self._count -= len(self._idle)
             left, self._idle = [*self._idle, *self._busy], []
             self._changed.notify_all()
         for worker in left:
