@@ -9,6 +9,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from types import TracebackType
@@ -19,7 +20,7 @@ from fxcell.host.background import DaemonExecutor
 from fxcell.host.pool import progress as bar
 from fxcell.host.pool.mapping import Mapping, Row, Sent
 from fxcell.host.pool.quarantine import Quarantine
-from fxcell.host.pool.workers import Keeping, Workers
+from fxcell.host.pool.workers import CLOSED, Keeping, Workers
 from fxcell.policies.calls import Call, Definition, ZefFunction, zef_function
 from fxcell.policies.crash import WorkerCrash
 from fxcell.policies.errors import (
@@ -92,6 +93,7 @@ class Pool:
         self._pending: set[Future[Any]] = set()
         self._closing = threading.Lock()
         self._closed = False
+        _pools.add(self)
         if min_workers:
             try:
                 self._workers.warm(time.monotonic() + wait_s)
@@ -165,7 +167,7 @@ class Pool:
     def _begin(self, act: Callable[..., Any], *args: Any) -> Future[Any]:
         with self._closing:
             if self._closed:
-                raise PoolClosed("the pool is closed; make a new one")
+                raise PoolClosed(CLOSED)
             future = self._threads.submit(contextvars.copy_context().run, act, *args)
             self._pending.add(future)
         future.add_done_callback(self._ended)
@@ -306,6 +308,14 @@ class Pool:
                 self._threads.close()
             return list(self._pending)
 
+    def _forget_after_fork(self) -> None:
+        # Its locks may have been held, and its workers go on belonging to the parent.
+        self._closing, self._closed = threading.Lock(), True
+        self._pending.clear()
+        self.quarantine = Quarantine(self.quarantine.after)
+        self._room = threading.BoundedSemaphore(1)
+        self._workers.forget_after_fork()
+
     def __enter__(self) -> Self:
         return self
 
@@ -314,6 +324,17 @@ class Pool:
             self.join()
         else:
             self.close()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _forget_after_fork() -> None:
+    for pool in list(_pools):
+        pool._forget_after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def _check_count(name: str, value: object, low: int, high: int) -> None:

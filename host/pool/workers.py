@@ -24,6 +24,7 @@ from fxcell.sandbox.kernel import processes
 
 _MEMORY_LOOK_USES = 16
 _HANG_LOOK_S = 1.0
+CLOSED = "the pool is closed, or was made before this process forked; make a new one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,11 @@ class Workers:
         for worker in left:
             registry.stop(worker.session.process)
 
+    def forget_after_fork(self) -> None:
+        """In the child of a fork: the workers belong to the parent."""
+        self._changed, self._closed = threading.Condition(), True
+        self._idle, self._busy, self._count = [], set(), 0
+
     def _take(self, deadline: float) -> Kept:
         gone: list[Kept] = []
         try:
@@ -142,7 +148,7 @@ class Workers:
     def _idle_or_room(self, deadline: float, gone: list[Kept]) -> Kept | None:
         while True:
             if self._closed:
-                raise PoolClosed("the pool is closed; make a new one")
+                raise PoolClosed(CLOSED)
             while self._idle:
                 worker = self._idle.pop()
                 if worker.session.lives and not worker.hangs():
