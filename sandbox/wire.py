@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import errno
+import mmap
 import os
 import select
 import socket
@@ -105,6 +106,14 @@ def _parts(whole: memoryview, lengths: list[int]) -> list[memoryview]:
     return parts
 
 
+def _fresh_memory(size: int) -> memoryview:
+    # A bytearray is all there from the start; of this only those pages are that something was written to.
+    try:
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    except OSError as error:
+        raise MemoryError(f"no memory for a frame of {size} bytes") from error
+
+
 IN_FLIGHT_CAUSE = (
     "Descriptors on their way through sockets are counted for all processes of one user together: a worker of this user, "
     "of this host or another, has sent some that nobody took; stopping it gives them back"
@@ -138,8 +147,7 @@ class Channel:
         self._watched: Channel | None = None
         self._misses = 0
         self.acts = 0
-        self._buffer = bytearray(_READ_BYTES)
-        self._view = memoryview(self._buffer)
+        self._view = _fresh_memory(_READ_BYTES)
         self._start = 0
         self._end = 0
         self._fds: list[int] = []
@@ -163,8 +171,7 @@ class Channel:
         self.drop_fds()
         self.socket.close()
         # Hosts remember many workers that have ended: 128 KiB for each would add up.
-        self._buffer = bytearray()
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(b"")
         self._start = self._end = 0
 
     # --- sending
@@ -264,7 +271,7 @@ class Channel:
         if self.received_fds:
             self.drop_fds()
         self._need(_HEADER.size, deadline, first=True)
-        magic, length = _HEADER.unpack_from(self._buffer, self._start)
+        magic, length = _HEADER.unpack_from(self._view, self._start)
         if magic != MAGIC:
             raise WireError(f"a frame starts with {bytes(magic)!r} instead of {MAGIC!r}")
         if not 16 <= length <= FRAME_BYTES_MAX:
@@ -353,24 +360,23 @@ class Channel:
         """Have at least count unread bytes in the buffer."""
         if self._end - self._start >= count:
             return
-        if self._start + count > len(self._buffer):
+        if self._start + count > len(self._view):
             self._make_room(count)
         while self._end - self._start < count:
             self._fill(deadline, first=first)
 
     def _make_room(self, count: int) -> None:
         rest = self._view[self._start : self._end]
-        bigger = bytearray(max(_READ_BYTES, count + 4096))
+        bigger = _fresh_memory(max(_READ_BYTES, count + 4096))
         bigger[: len(rest)] = rest
-        self._buffer, self._view = bigger, memoryview(bigger)
+        self._view = bigger
         self._start, self._end = 0, len(rest)
 
     def _fill(self, deadline: float | None, *, first: bool) -> None:
         if self._start == self._end:
             self._start = self._end = 0
-            if len(self._buffer) > _READ_BYTES:
-                self._buffer = bytearray(_READ_BYTES)
-                self._view = memoryview(self._buffer)
+            if len(self._view) > _READ_BYTES:
+                self._view = _fresh_memory(_READ_BYTES)
         target = self._view[self._end :]
         if self.spin and first and self._spin_read(target):
             return

@@ -21,6 +21,9 @@ _SECURE_ALL_LOCKED = 0b11101111
 _PR_SET_SECUREBITS = 28
 _CAPABILITIES = range(prctl.CAP_LAST_CAP + 1)
 _CAPABILITY_SETS = (prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED, prctl.CAP_INHERITABLE)
+# Made once, in the template: made anew they would cost every worker memory of its own.
+_EACH = tuple((capability, kind) for kind in _CAPABILITY_SETS for capability in _CAPABILITIES)
+_NONE = tuple((capability, kind, False) for capability, kind in _EACH)
 
 
 def drop_bounding_set() -> None:
@@ -51,12 +54,12 @@ def drop_capabilities() -> None:
     prctl.cap_permitted.limit() fails with EPERM on current kernels (it drops one set before the other), hence all
     sets at once.
     """
-    prctl.set_caps(*((capability, flag, False) for flag in _CAPABILITY_SETS for capability in _CAPABILITIES))
+    prctl.set_caps(*_NONE)
 
 
 def held_capabilities() -> int:
     """How many capabilities this process holds, counted over its permitted, effective and inheritable sets."""
-    held = prctl.get_caps(*((capability, flag) for flag in _CAPABILITY_SETS for capability in _CAPABILITIES))
+    held = prctl.get_caps(*_EACH)
     return sum(sum(per_set.values()) for per_set in held.values())
 
 
