@@ -33,8 +33,9 @@ def register_decoder(code: Ext, from_parts: Callable[[Any, bool], object]) -> No
 class _Buffers:
     """What came beside the body; each buffer can be taken once, or a few bytes could ask for any amount of memory."""
 
-    def __init__(self, given: Sequence[memoryview]) -> None:
+    def __init__(self, given: Sequence[memoryview], copy: Callable[[memoryview], bytes] = bytes) -> None:
         self.left: list[memoryview | None] = list(given)
+        self.copy = copy
 
     def take(self, data: memoryview) -> memoryview:
         index: int = struct.unpack("<I", data)[0]
@@ -52,12 +53,14 @@ def decode_value(
     allow_calls: bool,
     buffers: Sequence[memoryview] = (),
     budget_bytes: int = decoded_size.BUDGET_MAX_BYTES,
+    copy: Callable[[memoryview], bytes] = bytes,
 ) -> Any:
     """Decode bytes that may come from an enemy into plain values.
 
     allow_calls: False for everything a worker sent; a call in the data is then an error.
     buffers:     what `pack` set aside, in order; bytes are copied out of them, arrays are read-only views.
     budget_bytes: memory that a value which may hold no calls may take, buffers aside.
+    copy:         how bytes are made of a buffer.
     Raises: DecodeError - malformed data, unknown extension, nesting or memory beyond limits, a value its type refuses.
     """
     guard = None
@@ -67,7 +70,7 @@ def decode_value(
         hash_flood.check_depth(data)
         decoded_size.check(data, budget_bytes)
         guard = Guard()
-    value = _decode(data, allow_calls, _Buffers(buffers) if buffers else None, guard)
+    value = _decode(data, allow_calls, _Buffers(buffers, copy) if buffers else None, guard)
     # A level takes a byte at least. msgspec's own limit is the C stack, far over what Python code can walk.
     if len(data) > MAX_DEPTH and not is_plain(value, PLAIN):
         _check_depth(value)
@@ -173,7 +176,8 @@ def _decode_extension(
     if number in _FLAT_DECODERS:
         return _FLAT_DECODERS[number](data)
     if number == Ext.BUFFER:
-        return bytes(_taken(data, buffers))
+        taken = _taken(data, buffers)
+        return bytes(taken) if buffers is None else buffers.copy(taken)
     if number == Ext.CALL and not allow_calls:
         raise DecodeError("a call was sent where only values may come from")
     if number in (Ext.NDARRAY, Ext.NUMPY_SCALAR):

@@ -17,6 +17,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -106,6 +107,15 @@ def _parts(whole: memoryview, lengths: list[int]) -> list[memoryview]:
     return parts
 
 
+def _owner(buffer: memoryview) -> object:
+    """The object whose memory a buffer is: below the views of numpy, and the memoryview that they are of."""
+    owner: Any = buffer.obj
+    numpy = sys.modules.get("numpy")
+    while numpy is not None and isinstance(owner, numpy.ndarray) and owner.base is not None:
+        owner = owner.base
+    return owner.obj if type(owner) is memoryview else owner
+
+
 def _fresh_memory(size: int) -> memoryview:
     # A bytearray is all there from the start; of this only those pages are that something was written to.
     try:
@@ -131,6 +141,8 @@ class Channel:
 
     max_value_bytes: cap of a value's body and buffers together, either way.
     decoded_bytes_max: cap of the memory that a received value takes once it is decoded, buffers aside.
+    passes_on:       a value that is the whole sealed memory of the last message goes back as that memory, without a copy.
+                     Off where values of several others come together: an open file that they share is a way between them.
     spin:            first try without blocking for at most 50 µs after activity; only sensible with idle cores.
     acts:            messages that were sent, and writes to streams that lead to one.
     """
@@ -139,6 +151,7 @@ class Channel:
         self.socket = sock
         self.max_value_bytes = max_value_bytes
         self.decoded_bytes_max = decoded_size.BUDGET_MAX_BYTES
+        self.passes_on = False
         self.spin = spin
         self._sending = threading.Lock()
         self._pollers = {event: select.poll() for event in (select.POLLIN, select.POLLOUT)}
@@ -152,6 +165,7 @@ class Channel:
         self._end = 0
         self._fds: list[int] = []
         self.received_fds: list[int] = []
+        self._came: tuple[object, ...] = ()
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -221,7 +235,7 @@ class Channel:
             return
         lengths = [buffer.nbytes for buffer in packed.buffers]
         body = _value_message(kind, number, packed.body, lengths)
-        descriptor = memfd.create(packed.buffers)
+        descriptor = self._as_it_came(packed.buffers) if self._came else memfd.create(packed.buffers)
         try:
             if self._send_sealed(body, descriptor, deadline):
                 return
@@ -248,6 +262,14 @@ class Channel:
             raise DescriptorsInFlight(
                 f"a descriptor could not be sent: {os.strerror(errno.ETOOMANYREFS)}. {IN_FLIGHT_CAUSE}"
             )
+
+    def _as_it_came(self, buffers: list[memoryview]) -> int:
+        """A new descriptor of the sealed memory that came last, if the buffer is all of it; else of new memory."""
+        if len(buffers) == 1 and buffers[0].c_contiguous and any(_owner(buffers[0]) is one for one in self._came):
+            descriptor = self.received_fds[0]
+            if os.fstat(descriptor).st_size == buffers[0].nbytes:
+                return os.dup(descriptor)
+        return memfd.create(buffers)
 
     def _send_sealed(self, body: bytes, descriptor: int, deadline: float | None) -> bool:
         """Send a frame with a descriptor; False when the kernel took neither."""
@@ -314,10 +336,16 @@ class Channel:
             else:
                 buffers = self._buffers(lengths, len(body))
             return values.decode_value(
-                body, allow_calls=allow_calls, buffers=buffers, budget_bytes=self.decoded_bytes_max
+                body, allow_calls=allow_calls, buffers=buffers, budget_bytes=self.decoded_bytes_max, copy=self._copied
             )
         except DecodeError as error:
             raise WireError(str(error)) from error
+
+    def _copied(self, view: memoryview) -> bytes:
+        data = memfd.copied(view)
+        if self._came:
+            self._came += (data,)
+        return data
 
     def has_buffered(self) -> bool:
         """True when bytes of a further message have been read from the socket already: poll would not tell of them."""
@@ -330,6 +358,7 @@ class Channel:
 
     def drop_fds(self) -> None:
         """Close the descriptors that came and nobody wanted."""
+        self._came = ()
         for descriptor in self.take_fds() + self._fds:
             os.close(descriptor)
         self._fds = []
@@ -350,10 +379,14 @@ class Channel:
             raise WireError(f"a value of {body_bytes + total} bytes is over the cap of {self.max_value_bytes} bytes")
         if not self.received_fds:
             raise WireError("a value names buffers, but no sealed memory came with it")
+        whole = None
         try:
             whole = memfd.map_sealed(self.received_fds[0], size_bytes=total)
         finally:
-            self.drop_fds()
+            if whole is None or len(lengths) > 1 or not self.passes_on:
+                self.drop_fds()
+            else:
+                self._came = (whole.obj,)  # until the next message; what is copied of it comes to it
         return _parts(whole, lengths)
 
     def _need(self, count: int, deadline: float | None, *, first: bool = False) -> None:

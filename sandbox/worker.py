@@ -39,6 +39,7 @@ _MESSAGE_CHARACTERS, _TRACEBACK_CHARACTERS = 4000, 16000
 def serve(locked: Locked, policy: Policy, *, spin: bool) -> None:
     """Serve commands until the host says stop or goes away."""
     channel = wire.Channel(locked.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
+    channel.passes_on = True
     run = runtime.WorkerRunner(channel, output.replace_streams(channel))
     runtime.install(run)
     message = wire.Message.new_message()

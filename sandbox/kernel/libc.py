@@ -65,6 +65,11 @@ def wrapped(step: str, name: str, *arguments: object) -> int:
     return result
 
 
+def attempt(name: str, *arguments: object) -> None:
+    """Call a libc wrapper whose refusal changes nothing but the speed."""
+    getattr(_libc, name)(*arguments)
+
+
 def path(value: str) -> bytes:
     """A path as the kernel takes it. Raises ValueError for a NUL byte, which would silently shorten it."""
     encoded = os.fsencode(value)
