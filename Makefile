@@ -6,7 +6,7 @@ ARGS ?=
 SUITES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-user test-random test-state test-kernel test-compatibility test-pythons test-all lint types contracts bench wheel-test clean
+.PHONY: help setup demo test test-user test-random test-thousand test-state test-kernel test-compatibility test-pythons test-all lint types contracts bench wheel-test clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-user: setup ## only the tests as an ordinary user (root only)
 
 test-random: setup ## 10,000 random hostile actions against one host (about 5 minutes; FXCELL_RANDOM_ACTIONS, FXCELL_RANDOM_SEED)
 	@$(BIN)/python scripts/test_random.py $(ARGS)
+
+test-thousand: setup ## 1,000 hardened workers at the same time, each answering (about 6 GiB, up to 5 minutes; FXCELL_WORKERS)
+	@$(BIN)/python scripts/test_thousand.py $(ARGS)
 
 test-state: setup ## kill a host that keeps state 200 times; no acknowledged write may be lost (about 5 minutes)
 	@FXCELL_STATE_KILLS=$${FXCELL_STATE_KILLS:-200} $(BIN)/pytest -q -s -o faulthandler_timeout=0 tests/host/test_state_killed.py $(ARGS)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fxcell.policies.errors import IsolationUnavailable as IsolationUnavailable
     from fxcell.policies.errors import MessageTooLarge as MessageTooLarge
     from fxcell.policies.errors import OutcomeError as OutcomeError
+    from fxcell.policies.errors import OutOfDescriptors as OutOfDescriptors
     from fxcell.policies.errors import PluginError as PluginError
     from fxcell.policies.errors import PluginNotUsable as PluginNotUsable
     from fxcell.policies.errors import PolicyError as PolicyError
@@ -73,7 +74,7 @@ _HOMES = {
     (
         "FxcellError", "UserError", "EffectError", "PolicyError", "EncodeError", "DecodeError", "MessageTooLarge",
         "WorkerStopped", "PluginNotUsable", "IsolationUnavailable", "InternalError", "OutcomeError", "PluginError",
-        "EffectDenied", "EffectFailed", "DescriptorsInFlight",
+        "EffectDenied", "EffectFailed", "DescriptorsInFlight", "OutOfDescriptors",
         "PoolBusy", "PoolClosed", "PoolUnavailable", "Quarantined",
     ),
     "fxcell.policies.errors",

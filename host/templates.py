@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import msgspec
 import fxcell
 from fxcell.host import cgroups, launcher
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
-from fxcell.policies.errors import IsolationUnavailable
+from fxcell.policies.errors import IsolationUnavailable, OutOfDescriptors
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import plan, wire
 from fxcell.sandbox.kernel import namespaces
@@ -132,11 +134,12 @@ class Template:
     def spawn(self, deadline: float) -> Spawned:
         """Get a worker that is locked down and waits.
 
-        deadline: time.monotonic() seconds. Raises: WorkerCrash(start_failed), IsolationUnavailable.
+        deadline: time.monotonic() seconds. Raises: WorkerCrash(start_failed), IsolationUnavailable, OutOfDescriptors.
         """
         refusal = None
         while True:
             with self._turn:
+                check_descriptors()
                 try:
                     answer = self._ask(wire.Message.new_message(spawn=None), (), deadline)
                 except WorkerCrash as late:
@@ -225,6 +228,24 @@ class Template:
         self._errors.close()
 
 
+_DESCRIPTORS_NEEDED = 12
+"""What starting a template opens for a moment, and more than comes with a worker, which stay."""
+
+
+def check_descriptors() -> None:
+    """Raise OutOfDescriptors unless a worker, and its template, can be started. The kernel drops what finds no room."""
+    copies: list[int] = []
+    try:
+        copies.extend(os.eventfd(0, os.EFD_CLOEXEC) for _ in range(_DESCRIPTORS_NEEDED))
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise OutOfDescriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)) from error
+    finally:
+        for descriptor in copies:
+            os.close(descriptor)
+
+
 def spinning_helps() -> bool:
     """True where a second CPU can run the other side while this one waits without sleeping."""
     return len(os.sched_getaffinity(0)) > 1
@@ -239,7 +260,7 @@ _table = threading.Lock()
 
 
 def template_for(policy: Policy) -> Template:
-    """The living template of this policy, started if there is none. Raises as Template."""
+    """The living template of this policy, started if there is none. Raises as Template; OutOfDescriptors."""
     with _table:
         lock = _locks.setdefault(policy.digest, threading.Lock())
     with lock:
@@ -248,6 +269,7 @@ def template_for(policy: Policy) -> Template:
             template.close()
             template = None
         if template is None:
+            check_descriptors()
             template = _templates[policy.digest] = Template(policy)
         return template
 

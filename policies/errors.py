@@ -13,6 +13,7 @@ FxcellError
 ├── PoolUnavailable              a pool cannot start workers, and does not try for a while
 ├── PoolBusy                     no worker of a pool was free, or its queue had no room, in time
 ├── IsolationUnavailable         this machine lacks a layer the policy requires: layer, cause, fix
+├── OutOfDescriptors             this process may not open what a worker takes of it: limit, fix
 ├── KernelRefused                one system call failed: step, errno
 ├── DecodeError                  bytes that are not what they should be
 ├── InternalError                our bug: please report it
@@ -111,6 +112,29 @@ class IsolationUnavailable(FxcellError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (IsolationUnavailable, (self.layer, self.cause, self.fix))
+
+
+class OutOfDescriptors(FxcellError):
+    """The host process has as many files open as it may, and a worker needs some more in it. Nothing was started.
+
+    limit: how many it may have: the soft RLIMIT_NOFILE.        hard: up to where it may raise that itself.
+    """
+
+    def __init__(self, limit: int, hard: int) -> None:
+        lift = (
+            f"resource.setrlimit(resource.RLIMIT_NOFILE, ({hard}, {hard})) in this process, `ulimit -n {hard}` before it starts"
+            if hard > limit
+            else "LimitNOFILE= of its systemd unit, `--ulimit nofile=` of its container, or /etc/security/limits.conf"
+        )
+        super().__init__(
+            f"this process may have {limit} files open, and has no room for what a worker takes (3 each). "
+            f"Stop workers, or raise the limit: {lift}"
+        )
+        self.limit = limit
+        self.hard = hard
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (OutOfDescriptors, (self.limit, self.hard))
 
 
 class KernelRefused(FxcellError, OSError):

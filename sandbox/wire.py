@@ -458,9 +458,9 @@ class Channel:
                 fds = array.array("i")
                 fds.frombytes(data[: len(data) - len(data) % 4])
                 self._fds.extend(fds)
+        self._end += count
         if message_flags & _TRUNCATED or len(self._fds) > FDS_MAX:
             self.drop_fds()
             raise WireError(f"more than {FDS_MAX} descriptors came with a frame")
         if count == 0:
             raise ChannelClosed(mid_frame=self._end > self._start)
-        self._end += count

@@ -99,7 +99,7 @@ class Workers:
 
         deadline: time.monotonic() seconds.
         Raises: PoolBusy - none was free before the deadline; PoolUnavailable - none can be started; PoolClosed;
-                IsolationUnavailable.
+                IsolationUnavailable, OutOfDescriptors.
         """
         worker = self._take(deadline)
         try:
