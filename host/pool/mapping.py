@@ -11,6 +11,7 @@ stops) drops what was not begun; what runs is left to end, and its outcome is dr
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections import deque
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fxcell.policies.errors import OutcomeError
+from fxcell.policies.errors import OutcomeError, PoolClosed
 
 BATCH_TARGET_S = 0.005
 """What a batch should take: long against the tenth of a millisecond that sending one costs, short for who waits."""
@@ -64,6 +65,7 @@ class Mapping:
         self._runners = 0
         self._batch_calls = 1
         self._broken: BaseException | None = None
+        self._pid = os.getpid()
 
     # --- the consumer
 
@@ -97,12 +99,19 @@ class Mapping:
                             del error  # its traceback holds this frame
                     yield error
         finally:
-            self._stop()
+            if self._pid == os.getpid():
+                self._stop()
 
     def _window(self) -> int:
         return min(self._window_max, 2 * self._runners_max * self._batch_calls + 1)
 
+    def _check_process(self) -> None:
+        # The runners are threads of the parent, and one of them may have held the lock at the fork.
+        if self._pid != os.getpid():
+            raise PoolClosed("the map was begun before this process forked; its results come to the parent")
+
     def _add(self, place: int, rows: Sequence[Row]) -> None:
+        self._check_process()
         with self._changed:
             self._waiting.append((place, rows))
             self._waiting_calls += len(rows)
@@ -118,6 +127,7 @@ class Mapping:
 
     def _next(self, place: int | None) -> Sent:
         """What became of the batch that begins at this place; without one, of the first that is done."""
+        self._check_process()
         with self._changed:
             while self._broken is None and (not self._done if place is None else place not in self._done):
                 self._changed.wait()

@@ -293,6 +293,22 @@ def test_pool_closed_in_the_middle_of_a_map_ends_it():
             pass
 
 
+def test_map_that_a_fork_copies_is_over_in_the_child_and_goes_on_in_the_parent():
+    with Pool(2) as pool:
+        found = pool.imap(same, iter(range(10_000)))
+        assert next(found) == 0
+        child = os.fork()
+        if child == 0:
+            try:
+                for _ in found:
+                    pass
+            except pools.PoolClosed:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert list(found) == list(range(1, 10_000))
+
+
 # --- the memory in which results are kept
 
 
