@@ -93,20 +93,23 @@ class Handles:
         self.channel.decoded_bytes_max = decoded_size.budget_bytes(policy.limits.memory_bytes)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
 
-    def enter_cgroup(self) -> None:
-        """Put the worker into the group that was made for it, before it gets any command.
+    def enter_cgroup(self) -> bool:
+        """Put the worker into the group that was made for it, before it gets any command; False when it has ended already.
 
-        Before:  the worker has greeted, so it is there. Raises: IsolationUnavailable.
+        Before:  the worker has greeted. Raises: IsolationUnavailable.
         """
         if self.group is None:
-            return
+            return True
         try:
             (worker,) = processes.children_of(self.pid)
             self.group.enter(worker)
         except (OSError, ValueError) as error:
+            if self.gone_within(_NOTICE_PATIENCE_S):
+                return False
             raise IsolationUnavailable(
                 "limits", f"the worker could not be put into its cgroup: {error}", "report this with your cgroup set-up"
             ) from error
+        return True
 
     def begin_command(self) -> None:
         """Remember how many children the kernel has killed for memory so far: this command's end is not their doing."""

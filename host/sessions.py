@@ -146,7 +146,8 @@ class Session:
             in_memory_cgroup=self._handles.group is not None,
         )  # fmt: skip
         self.enforced = enforced.decoded(hello.hello.enforced)
-        self._handles.enter_cgroup()
+        if not self._handles.enter_cgroup():
+            self._die(None, ready=False)
 
     # --- commands
 

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+import psutil
 import pytest
 
 from fxcell import FX, Effect, Pool, Reason, WorkerCrash, handles, load_policy, zef_function
@@ -271,6 +272,25 @@ def test_kill_after_the_result_takes_nothing_back_and_the_next_call_is_answered(
         assert pool.run(work("after")) == "after"
         assert pool.started == 2
     assert counted == Counter(x=1, after=1)
+
+
+@pytest.mark.needs_root  # elsewhere there may be no cgroup to put it into, and its first command finds it dead
+@pytest.mark.parametrize("cut", ["worker", "supervisor"])
+def test_worker_killed_once_it_has_greeted_is_a_failed_start_and_another_gets_the_command(cut, monkeypatch):
+    enter, cuts = ending.Handles.enter_cgroup, []
+
+    def cut_first(handles):
+        if not cuts:
+            cuts.append(handles.pid if cut == "supervisor" else processes.children_of(handles.pid)[0])
+            os.kill(cuts[0], signal.SIGKILL)
+            wait_until(lambda: not psutil.pid_exists(cuts[0]) or psutil.Process(cuts[0]).status() == "zombie", "it is dead")
+        return enter(handles)
+
+    monkeypatch.setattr(ending.Handles, "enter_cgroup", cut_first)
+    with Pool(1, policy=POLICY) as pool:
+        assert pool.run(work("x")) == "x"
+        assert (len(cuts), pool.started) == (1, 1)
+    assert counted == Counter(x=1)
 
 
 @pytest.mark.parametrize(
