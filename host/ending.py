@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fxcell.host import cgroups, templates
+from fxcell.host import cgroups, templates, watching
 from fxcell.host.diagnose import Facts, HostCause, diagnose
 from fxcell.host.templates import Template
 from fxcell.host.watching import CpuMeter
@@ -168,9 +168,13 @@ class Handles:
         """Find out how the worker ended, ending it first when `cause` says so, and let go of it."""
         if cause is None and not memory_error:
             self._await_report(_NOTICE_PATIENCE_S)
-            if self._ended is None and not self._supervisor_gone:
+            if not self._told and watching.is_dead(self.pid):
+                self._await_report(_REPORT_PATIENCE_S)  # its supervisor has no processor just now, or stands still
+                if not self._told:
+                    cause = HostCause(Reason.CONNECTION_LOST, "the worker is dead, and its supervisor does not say how it died")
+            elif not self._told:
                 cause = HostCause(Reason.PROTOCOL_VIOLATION, "the worker closed its channel and went on running")
-        if self._ended is None and not self._supervisor_gone:
+        if not self._told and (cause is None or cause.reason is not Reason.CONNECTION_LOST):
             self._ask_to_end(with_stack=cause is not None and cause.reason in (Reason.DEADLINE, Reason.CPU_LIMIT))
             self._await_report(_REPORT_PATIENCE_S)
         if cause is None and self.stop_requested:
@@ -202,6 +206,10 @@ class Handles:
         self.kill()
         self._let_go(template)
         self._remove_group()
+
+    @property
+    def _told(self) -> bool:
+        return self._ended is not None or self._supervisor_gone
 
     def _await_report(self, patience_s: float) -> None:
         end = time.monotonic() + patience_s

@@ -114,4 +114,15 @@ def times_below(supervisor_pid: int) -> dict[_Key, _Times]:
 
 def is_stopped(supervisor_pid: int) -> bool:
     """True when the worker, or its supervisor, has been stopped by a signal (SIGSTOP), so that it cannot answer."""
-    return any(map(processes.is_stopped, (supervisor_pid, *processes.children_of(supervisor_pid))))
+    return "T" in map(processes.state_of, (supervisor_pid, *processes.children_of(supervisor_pid)))
+
+
+def is_dead(supervisor_pid: int) -> bool:
+    """True when the worker has ended, every thread of it, and its supervisor has not yet taken note."""
+    try:
+        return all(
+            processes.state_of(child) == "Z" and processes.tasks_of(child) == 1
+            for child in processes.children_of(supervisor_pid)
+        )
+    except OSError:
+        return False

@@ -72,13 +72,13 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
-def is_stopped(pid: int) -> bool:
-    """True when a process has been stopped by a signal (SIGSTOP); False when it runs, or is gone. Source: proc_pid_stat(5)."""
+def state_of(pid: int) -> str:
+    """The state of a process: R, S, D, T for stopped by a signal, Z for ended …; "" once it is gone. Source: proc_pid_stat(5)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] == b"T"
+            return file.read().rpartition(b")")[2].split()[0].decode()
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return ""
 
 
 def resident_bytes(pid: int) -> int:

@@ -293,6 +293,31 @@ def test_worker_killed_once_it_has_greeted_is_a_failed_start_and_another_gets_th
     assert counted == Counter(x=1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("goes_on", "reason", "detail"),
+    [(True, Reason.SIGNAL, "the worker died of SIGSEGV"), (False, Reason.CONNECTION_LOST, "its supervisor does not say how")],
+    ids=["for a while", "for good"],
+)
+def test_worker_that_dies_while_its_supervisor_stands_still_is_not_blamed_for_running_on(goes_on, reason, detail, monkeypatch):
+    with Pool(1, min_workers=1, policy=POLICY) as pool:
+        bench = Bench(pool)
+        is_dead = watching.is_dead
+
+        def go_on(pid):
+            dead = is_dead(pid)
+            if goes_on:
+                os.kill(pid, signal.SIGCONT)
+            return dead
+
+        monkeypatch.setattr(watching, "is_dead", go_on)
+        os.kill(bench.pids["supervisor"], signal.SIGSTOP)
+        crash = pool.outcome(write_half_a_result("x", "fault"))
+        assert (crash.reason, detail in crash.detail) == (reason, True), crash
+        assert pool.run(work("after")) == "after"
+    assert counted == Counter(x=1, after=1)
+
+
 @pytest.mark.parametrize(
     ("then", "reason", "detail"),
     [("exit", Reason.EXITED, "status 0 instead of answering"), ("fault", Reason.SIGNAL, "the worker died of SIGSEGV")],
