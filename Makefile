@@ -6,7 +6,7 @@ ARGS ?=
 SUITES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-user test-random test-thousand test-state test-kernel test-compatibility test-pythons test-all lint types contracts bench wheel-test clean
+.PHONY: help setup demo test test-user test-random test-chaos test-soak test-thousand test-state test-kernel test-compatibility test-pythons test-all lint types contracts bench wheel-test clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ test-random: setup ## 10,000 random hostile actions against one host (about 5 mi
 test-thousand: setup ## 1,000 hardened workers at the same time, each answering (about 6 GiB, up to 5 minutes; FXCELL_WORKERS)
 	@$(BIN)/python scripts/test_thousand.py $(ARGS)
 
+test-chaos: setup ## 20,000 commands while workers are killed, stopped, starved (about 2 minutes; FXCELL_CHAOS_COMMANDS, FXCELL_CHAOS_SEED)
+	@$(BIN)/python scripts/test_chaos.py $(ARGS)
+
+test-soak: setup ## 200,000 calls over a pool; the host may grow by less than 5 MiB (some minutes; FXCELL_SOAK_CALLS)
+	@$(BIN)/python scripts/test_chaos.py --soak $(ARGS)
+
 test-state: setup ## kill a host that keeps state 200 times; no acknowledged write may be lost (about 5 minutes)
 	@FXCELL_STATE_KILLS=$${FXCELL_STATE_KILLS:-200} $(BIN)/pytest -q -s -o faulthandler_timeout=0 tests/host/test_state_killed.py $(ARGS)
 
@@ -44,8 +50,8 @@ test-compatibility: setup ## CPython's own tests and big libraries in workers; r
 test-pythons: setup ## the allowlist and the crash evidence on each of Python 3.11, 3.12 and 3.13 that is here
 	@$(BIN)/python scripts/test_pythons.py $(ARGS)
 
-test-all: ## test, test-random, test-kernel, test-compatibility, test-pythons; one total at the end
-	@$(MAKE) --no-print-directory test SUITES="--random --kernel-lab --compatibility --pythons"
+test-all: ## test, test-random, test-chaos, test-kernel, test-compatibility, test-pythons; one total at the end
+	@$(MAKE) --no-print-directory test SUITES="--random --chaos --kernel-lab --compatibility --pythons"
 
 lint: setup ## ruff
 	@$(BIN)/ruff check .

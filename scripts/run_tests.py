@@ -1,7 +1,8 @@
 """`make test`: lint, types, contracts, wheel, the tests as the caller and, for root, as an ordinary user; then totals.
 
-Run by:   .venv/bin/python scripts/run_tests.py [--random] [--kernel-lab] [--compatibility] [--pythons] [pytest arguments]
+Run by:   .venv/bin/python scripts/run_tests.py [--random] [--chaos] [--kernel-lab] [--compatibility] [--pythons] [pytest arguments]
           --random         also 10,000 random hostile actions against one host (scripts/test_random.py)
+          --chaos          also 20,000 commands over a pool whose workers are killed, stopped, starved (scripts/test_chaos.py)
           --kernel-lab     also the core of the tests on Debian's kernel in a virtual machine (scripts/kernel_lab.py)
           --compatibility  also CPython's own tests and big libraries in workers (scripts/test_compatibility.py)
           --pythons        also the allowlist and the crash evidence on every Python here (scripts/test_pythons.py)
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 MORE = {
     "--random": ("random hostile actions", "test_random.py"),
+    "--chaos": ("commands over a pool in chaos", "test_chaos.py"),
     "--kernel-lab": ("core of the tests on another kernel", "kernel_lab.py"),
     "--compatibility": ("compatibility", "test_compatibility.py"),
     "--pythons": ("other versions of Python", "test_pythons.py"),
