@@ -210,6 +210,9 @@ def test_worker_stopped_while_it_was_idle_is_replaced_before_it_gets_a_command(m
         (worker,) = registry.list_living()
         (child,) = workers.processes.children_of(worker["pid"])
         os.kill(child, signal.SIGSTOP)
+        end = time.monotonic() + 30
+        while workers.processes.state_of(child) != "T":
+            assert time.monotonic() < end, "the worker never stopped"
         assert pool.run(add(1, 2)) == 3
         assert pool.started == 2
 
