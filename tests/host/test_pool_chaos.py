@@ -38,8 +38,8 @@ WORKERS = 4
 DEADLINE_S = 1.0
 PAUSE_S = 0.01
 """Between two acts of chaos, on average."""
-WARM = COMMANDS // 4
-"""Commands after which the host's memory is looked at first; it must not be much larger at the end."""
+LOOKS = 4
+"""At the host's memory, the first after so many parts of the commands; it must not be much larger at the end."""
 GROWTH_BYTES_MAX = 8 << 20
 
 KINDS = {
@@ -121,6 +121,11 @@ class Ledger:
             return RAISED, again or missing or ("" if kind == "raise" else "it does not raise")
         right = kind not in ("raise", "exit") and outcome == expected(number, kind)
         return ANSWERED, again or missing or ("" if right else "not its result")
+
+    def fits_exactly(self, number: int, error: Any) -> bool:
+        """True for a crash whose evidence tells of as many effects as this command has had."""
+        done = sum(self.performed[number * PARTS : (number + 1) * PARTS])
+        return isinstance(error, WorkerCrash) and error.evidence.effects_performed == done
 
     def kind(self, number: int) -> str:
         return NAMES[self.kinds[number]]
@@ -210,27 +215,28 @@ def by_map(pool, rng):
         ordered = rng.random() < 0.5
         inputs = numbers, kinds, map(data_of, numbers, kinds)
         found = list(pool.imap(act, *inputs, on_error="return", ordered=ordered))
-        if not ordered:  # a result says whose it is; the errors belong to the others
-            results = {outcome[0]: outcome for outcome in found if isinstance(outcome, list)}
-            raised = [outcome for outcome in found if isinstance(outcome, PluginError)]
-            crashes = [outcome for outcome in found if isinstance(outcome, WorkerCrash)]
-            found = [results.get(number) or own_of(number, raised, crashes) for number in numbers]
+        found = found if ordered else in_order(numbers, found)
         for number, outcome in zip(numbers, found, strict=True):
             ledger.close(number, outcome)
 
 
-def own_of(number, raised, crashes):
-    """The error of this command, among those of a map that came without their order."""
-    for errors, fits in (
-        (raised, lambda error: error.message == str(number)),
-        (crashes, lambda crash: (crash.reason is Reason.EXITED) == (ledger.kind(number) == "exit")),
-        (crashes, lambda _crash: True),
+def in_order(numbers, found):
+    """The outcomes of a map that came as they were done: a result says whose it is, an error is given to one that it fits."""
+    own = {outcome[0]: outcome for outcome in found if isinstance(outcome, list)}
+    errors = [outcome for outcome in found if not isinstance(outcome, list)]
+    for fits in (
+        lambda number, error: isinstance(error, PluginError) and error.message == str(number),
+        lambda number, error: ledger.fits_exactly(number, error) and error.reason is Reason.EXITED,
+        ledger.fits_exactly,
+        lambda number, error: isinstance(error, WorkerCrash),
     ):
-        for error in errors:
-            if fits(error) and ledger.judged(number, error)[1] == "":
-                errors.remove(error)
-                return error
-    return "no outcome"
+        for number in numbers:
+            fitting = [error for error in errors if number not in own and fits(number, error)]
+            fitting = [error for error in fitting if ledger.judged(number, error)[1] == ""]
+            if fitting:
+                own[number] = fitting[0]
+                errors.remove(fitting[0])
+    return [own.get(number, "no outcome") for number in numbers]
 
 
 def by_aio(pool, rng):
@@ -361,15 +367,15 @@ def test_every_command_is_accounted_for_once_while_workers_are_killed_stopped_an
     ledger.performed[0] = 0
     templates.template_for(POLICY)
     started, over, acts = time.monotonic(), threading.Event(), Counter()
-    warm_bytes = []
+    looks = []
     with assert_nothing_left(patience_s=10), Pool(WORKERS, policy=POLICY, deadline_s=DEADLINE_S) as pool:
         with concurrent.futures.ThreadPoolExecutor(len(SENDERS) + 1) as threads:
             causing = threads.submit(chaos, over, acts)
             sending = [threads.submit(sender, pool, random.Random(SEED + n)) for n, sender in enumerate(SENDERS, 2)]
             try:
                 while concurrent.futures.wait(sending, timeout=0.1).not_done:
-                    if not warm_bytes and ledger.accounted >= WARM:
-                        warm_bytes.append(own_bytes())
+                    if ledger.accounted * LOOKS >= COMMANDS * (len(looks) + 1):
+                        looks.append(own_bytes())
             finally:
                 over.set()
             for future in (causing, *sending):
@@ -378,14 +384,15 @@ def test_every_command_is_accounted_for_once_while_workers_are_killed_stopped_an
         assert pool.map(act, [0] * 8, ["plain"] * 8, [b""] * 8, deadline_s=20, on_error="return").count([0, 0, b""]) >= 8 - living
         assert pool.run(act(1, "plain", b""), deadline_s=20) == [1, 1, b""]
         started_workers = pool.started
-        growth = own_bytes() - (warm_bytes or [0])[0]
+        looks.append(own_bytes())
     templates.close(POLICY)
     seconds = time.monotonic() - started
     ends = Counter(str(getattr(OUTCOMES[end], "value", OUTCOMES[end])) for end in ledger.outcomes)
     print(f"\n{COMMANDS} commands in {seconds:.0f} s, FXCELL_CHAOS_SEED={SEED}: {told(ends)}")
     print(f"chaos: {told(acts)}; {started_workers} workers were started")
     print(f"effects: {sum(ledger.performed)} performed, none twice" if max(ledger.performed) < 2 else "effects: performed twice")
-    print(f"the host's own memory grew by {growth / 2**20:.1f} MiB after the first {WARM} commands")
+    grown = [(look - looks[0]) / 2**20 for look in looks[1:]]
+    print(f"the host's own memory, against {looks[0] / 2**20:.1f} MiB: {' '.join(f'{mib:+.2f}' for mib in grown)} MiB")
     assert ledger.wrong == [], f"{len(ledger.wrong)} commands ended wrongly"
     assert ledger.accounted == COMMANDS
     assert 0 not in ledger.outcomes
@@ -395,7 +402,7 @@ def test_every_command_is_accounted_for_once_while_workers_are_killed_stopped_an
     if COMMANDS >= 5000:
         assert acts.keys() == CHAOS.keys()
         assert ends["deadline"]
-        assert growth < GROWTH_BYTES_MAX
+        assert looks[-1] - looks[0] < GROWTH_BYTES_MAX
 
 
 def told(counts: Counter[str]) -> str:
