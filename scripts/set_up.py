@@ -29,6 +29,8 @@ WHEELS = ROOT / "build" / "wheels"
 PIP = [VENV_PYTHON, "-m", "pip", "--disable-pip-version-check", "-qq"]
 OFFLINE_INSTALL = [*PIP, "install", "--no-index", "--find-links", WHEELS]
 DEFAULT_EXTRAS = ("images", "test")
+# Programs that an extra makes use of, and Debian's names for them. What needs one does without where it is missing.
+PROGRAMS = {"bench": {"bwrap": "bubblewrap", "firejail": "firejail"}}
 # Imported at the end: each one needs something outside its wheel (a system library, a compiler, this processor).
 PROOF_IMPORTS = "import capnp, prctl, pyseccomp, fxcell"
 
@@ -50,6 +52,7 @@ def main() -> int:
                 write_stamp("base")
             for extra in wanted_extras:
                 if not stamp_fits(extra):
+                    offer_programs(extra)
                     install_libraries(requirements([extra]))
                     write_stamp(extra)
         except subprocess.CalledProcessError as error:
@@ -124,6 +127,15 @@ def missing_packages() -> list[str]:
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         missing.append(f"{version}-dev")
     return missing
+
+
+def offer_programs(extra: str) -> None:
+    """Install the programs of an extra as root; otherwise, or where that fails, say what is missing and go on."""
+    missing = [package for program, package in PROGRAMS.get(extra, {}).items() if shutil.which(program) is None]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None or not install_system_packages(missing):
+        print(f"set-up: going on without {', '.join(missing)} (Debian's names)", file=sys.stderr)
 
 
 def library_loads() -> bool:
