@@ -21,7 +21,8 @@ def main() -> None:
     os.dup2(2, 1)
     module, _, function = sys.argv[1].partition(":")
     steps: Generator[list[float], None, None] | None = None
-    for _ in sys.stdin:
+    # os.read, and not sys.stdin: its lock would be held while a pool's thread forks, and the child waits for it for ever.
+    while os.read(0, 1):
         try:
             if steps is None:
                 steps = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))

@@ -12,6 +12,7 @@ from benchmarks.clock import Absent, NoFigure, Rate, latencies, timed
 from benchmarks.peers.pools import opened
 
 _ECHO_SLICE_S = 0.3
+_FRESH_CALLS = 6
 
 
 def call(pool: str, here: int | None, there: int | None, calls: int, slice_s: float) -> Iterator[list[float]]:
@@ -46,8 +47,9 @@ def fresh(pool: str, workers: int, slice_s: float, at_once: bool) -> Iterator[li
                 for _ in range(count):
                     many.call(work.nothing)
 
-        rate = Rate(batch, slice_s)
+        rate = Rate(batch, slice_s, first=_FRESH_CALLS)
         while True:
+            batch(2 * workers)  # what was started ahead while others had their turn is used up
             yield [rate.take()]
 
 
@@ -103,7 +105,8 @@ def there_and_back(pool: str, kind: str, sizes: list[int], calls: int) -> Iterat
         one.call(work.nothing)
         for step in range(2**30):
             value = _value(kind, sizes[min(step, len(sizes) - 1)])
-            _check_same(kind, one.call(work.echo, value), value)
+            if step < len(sizes):
+                _check_same(kind, one.call(work.echo, value), value)
             yield latencies(lambda sent=value: one.call(work.echo, sent), calls, _ECHO_SLICE_S)
 
 

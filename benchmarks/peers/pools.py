@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from benchmarks import work
 from benchmarks.clock import Absent, NoFigure
 
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 LOST_AFTER_S = 2.0
 NAMES = ("ProcessPoolExecutor", "multiprocessing.Pool", "Pebble", "loky")
 

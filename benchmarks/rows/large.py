@@ -18,10 +18,10 @@ def measure(effort: Effort) -> Iterator[Result]:
     size_mib = effort.of(SIZE_MIB, QUICK_SIZE_MIB)
     for kind, limit in LIMITS.items():
         sides = [
-            Side(pool, "benchmarks.peers.calls:there_and_back", pool=pool, kind=kind, sizes=[size_mib * 2**20], calls=4)
+            Side(pool, "benchmarks.peers.calls:there_and_back", pool=pool, kind=kind, sizes=[size_mib * 2**20], calls=3)
             for pool in (OURS, *pools.NAMES)
         ]
-        answers = interleaved(sides, effort.of(6))
+        answers = interleaved(sides, effort.of(5))
         mb = 2 * size_mib * 2**20 / 1e6
         limits = {} if effort.quick else {"ProcessPoolExecutor": limit}  # another size is another row: not judged
         for row in rows(f"{size_mib} MiB {kind} there and back", answers, limits, higher=True):
