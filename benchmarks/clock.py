@@ -46,12 +46,9 @@ class Rate:
         self._settled = False
 
     def take(self) -> float:
-        while True:
-            seconds = timed(lambda: self._batch(self._count))
-            if self._settled or seconds > self._slice_s / 2 or self._count >= _MOST:
-                break
+        seconds = timed(lambda: self._batch(self._count))
+        while not self._settled and seconds < self._slice_s / 2 and self._count < _MOST:
             self._count = min(self._count * (4 if seconds < self._slice_s / 8 else 2), _MOST)
-        if not self._settled:
-            self._settled = True
             seconds = timed(lambda: self._batch(self._count))
+        self._settled = True
         return self._count / seconds

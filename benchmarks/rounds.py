@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.results import Result, median
@@ -45,19 +46,30 @@ def interleaved(sides: list[Side], rounds: int) -> Answers:
     """Ask each side once per round, each round beginning with another one. A side that fails is not asked again."""
     answers = Answers({side.name: [] for side in sides})
     asked = list(sides)
+
+    def attempt(side: Side, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except SideAbsent as absent:
+            answers.absent[side.name] = str(absent)
+        except SideFailed as failed:
+            answers.failed[side.name] = str(failed)
+        else:
+            return
+        asked.remove(side)
+        side.stop()
+
+    def take(side: Side) -> None:
+        answers.rounds[side.name].append(side.ask())
+
     try:
+        for side in sides:
+            side.start()
+        for side in sides:
+            attempt(side, side.wait_until_ready)
         for number in range(rounds):
             for side in _turned(asked, number):
-                try:
-                    answers.rounds[side.name].append(side.ask())
-                except SideAbsent as absent:
-                    answers.absent[side.name] = str(absent)
-                except SideFailed as failed:
-                    answers.failed[side.name] = str(failed)
-                else:
-                    continue
-                asked.remove(side)
-                side.stop()
+                attempt(side, functools.partial(take, side))
     finally:
         for side in sides:
             side.stop()

@@ -1,7 +1,8 @@
 """The asking end of a side: one library under measurement, in a process of its own.
 
-side = Side("fxcell", "benchmarks.peers.ours:call", here=0, there=1)
-side.ask()    one turn: the samples that the generator behind the name gives next; it starts the process the first time
+side = Side("fxcell", "benchmarks.peers.ours:starts", count=10)
+side.start()  the process, which loads its library and waits
+side.ask()    one turn: the samples that the generator behind the name gives next
 side.stop()   the generator is closed, and whatever it left behind in its session is killed
 """
 
@@ -41,19 +42,36 @@ class Side:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: BinaryIO | None = None
         self._read = b""
+        self._is_ready = False
+
+    def start(self) -> None:
+        """Start the process, which loads its library meanwhile; ask() does it too."""
+        if self._process is not None:
+            return
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
+        # A session of its own: all that it forks can be ended with it.
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT, bufsize=0,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def wait_until_ready(self, patience_s: float = PATIENCE_S) -> None:
+        """Return once its library is loaded, so that nobody's loading disturbs another's turn. Raises: as ask."""
+        self.start()
+        if not self._is_ready:
+            self._answer(patience_s)
+            self._is_ready = True
 
     def ask(self, patience_s: float = PATIENCE_S) -> list[float]:
         """The samples of one turn. Raises: SideAbsent; SideFailed - also when there is no answer after patience_s."""
-        if self._process is None:
-            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-            # A session of its own: all that it forks can be ended with it.
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=ROOT,
-                bufsize=0, start_new_session=True,
-            )  # fmt: skip
+        self.wait_until_ready(patience_s)
+        assert self._process is not None
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended: the answer that is missing says so
             self._process.stdin.write(b"\n")
+        return self._answer(patience_s)
+
+    def _answer(self, patience_s: float) -> list[float]:
         answer = json.loads(self._line(time.monotonic() + patience_s, patience_s))
         if "absent" in answer:
             raise SideAbsent(answer["absent"])

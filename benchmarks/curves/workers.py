@@ -19,7 +19,7 @@ def measure(effort: Effort) -> Curve:
         for pool in (OURS, "ProcessPoolExecutor"):
             no_ops = {"pool": pool, "workers": count, "chunk": 1, "slice_s": effort.slice_s(SLICE_S)}
             sides.append(Side(f"{pool}, no-ops", "benchmarks.peers.calls:no_ops", **no_ops))
-            work = {"pool": pool, "workers": count, "items": effort.of(300, 50), "rounds": ROUNDS_OF_1_MS}
+            work = {"pool": pool, "workers": count, "items": effort.of(300, 20), "rounds": ROUNDS_OF_1_MS}
             sides.append(Side(f"{pool}, 1 ms each", "benchmarks.peers.calls:calculations", **work))
         answers = interleaved(sides, effort.of(3))
         for side in sides:

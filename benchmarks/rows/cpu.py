@@ -19,7 +19,7 @@ def measure(effort: Effort) -> Iterator[Result]:
     if len(os.sched_getaffinity(0)) < WORKERS:
         yield Result(what, "one process", limit=1.9, higher=True, skipped="this process may use one CPU only")
         return
-    work = {"items": effort.of(ITEMS, 8), "rounds": ROUNDS}
+    work = {"items": effort.of(ITEMS, 4), "rounds": ROUNDS}
     sides = [
         Side(OURS, "benchmarks.peers.calls:calculations", pool="fxcell", workers=WORKERS, **work),
         Side("one process", "benchmarks.peers.raw:calculations", **work),

@@ -10,7 +10,7 @@ from benchmarks.results import Result
 from benchmarks.rounds import OURS, Effort, interleaved, rows
 from benchmarks.sides import Side
 
-SIZE_MIB, QUICK_SIZE_MIB = 64, 4
+SIZE_MIB, QUICK_SIZE_MIB = 64, 1
 LIMITS = {"ndarray": 6.0, "bytes": 4.0}
 
 
