@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fxcell.policies.effects import Effect as Effect
     from fxcell.policies.effects import WorkerProcess as WorkerProcess
     from fxcell.policies.errors import DecodeError as DecodeError
-    from fxcell.policies.errors import DescriptorsInFlight as DescriptorsInFlight
     from fxcell.policies.errors import EffectDenied as EffectDenied
     from fxcell.policies.errors import EffectError as EffectError
     from fxcell.policies.errors import EffectFailed as EffectFailed
@@ -74,7 +73,7 @@ _HOMES = {
     (
         "FxcellError", "UserError", "EffectError", "PolicyError", "EncodeError", "DecodeError", "MessageTooLarge",
         "WorkerStopped", "PluginNotUsable", "IsolationUnavailable", "InternalError", "OutcomeError", "PluginError",
-        "EffectDenied", "EffectFailed", "DescriptorsInFlight", "OutOfDescriptors",
+        "EffectDenied", "EffectFailed", "OutOfDescriptors",
         "PoolBusy", "PoolClosed", "PoolUnavailable", "Quarantined",
     ),
     "fxcell.policies.errors",

@@ -26,20 +26,12 @@ from fxcell.policies import values, vocabulary
 from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Reason
 from fxcell.policies.effects import Effect
-from fxcell.policies.errors import (
-    DescriptorsInFlight,
-    EffectDenied,
-    EffectFailed,
-    EncodeError,
-    MessageTooLarge,
-    PluginError,
-    printable,
-)
+from fxcell.policies.errors import EffectDenied, EffectFailed, EncodeError, MessageTooLarge, PluginError, printable
 from fxcell.policies.policy import Policy
 from fxcell.policies.running import holds_work
 from fxcell.policies.value_types import SCALARS
 from fxcell.sandbox import wire
-from fxcell.sandbox.area import HostArea
+from fxcell.sandbox.area import HostArea, NoArea
 
 _log = logging.getLogger("fxcell.sessions")
 _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
@@ -104,7 +96,7 @@ class Exchange:
                  comes as Answered. 0 for a command.
 
         What is raised to the caller is raised elsewhere: no frame that held a message or a refused value goes with it.
-        Raises: MessageTooLarge, EncodeError, DescriptorsInFlight - before the worker heard of the command; whatever
+        Raises: MessageTooLarge, EncodeError - before the worker heard of the command; whatever
                 interrupts the caller, after which the worker cannot be used again.
         """
         self._commands += 1
@@ -148,14 +140,19 @@ class Exchange:
             return ended.verdict
 
     def _offered_area(self, deadline: float) -> HostArea:
-        """The area for the results of a batch, which the worker has, and which is empty."""
-        if self.area is None:
-            self.area = HostArea()
-        if not self.area.is_sent:
-            message = wire.Message.new_message()
-            message.area = None
-            self._channel.send_with(message, self.area.descriptor, deadline)
-            self.area.is_sent = True
+        """The area for the results of a batch, which the worker has, and which is empty. Raises: NoArea."""
+        try:
+            if self.area is None:
+                self.area = HostArea()
+            if not self.area.is_sent:
+                message = wire.Message.new_message()
+                message.area = None
+                self._channel.send(message, [self.area.descriptor], deadline)
+                self.area.is_sent = True
+        except OSError as error:
+            if error.errno not in wire.NO_DESCRIPTOR:
+                raise
+            raise NoArea(str(error)) from error
         self.area.clear()
         return self.area
 
@@ -223,8 +220,6 @@ class Exchange:
             _log.error("the answer to FX.%s of worker %s cannot be sent\n%s", *told)
             text = "the host's handler answered what cannot be sent; the host's log says why"
             self._refuse_effect(number, EffectFailed(effect.effect_name, "internal", text), deadline)
-        except DescriptorsInFlight as error:
-            self._refuse_effect(number, EffectFailed(effect.effect_name, "in_flight", str(error)), deadline)
         self.open_effect = None
 
     def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:

@@ -31,9 +31,10 @@ from fxcell.policies import values
 from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess, is_own
-from fxcell.policies.errors import DescriptorsInFlight, EncodeError, MessageTooLarge, WorkerStopped
+from fxcell.policies.errors import EncodeError, MessageTooLarge, WorkerStopped
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import enforced, wire
+from fxcell.sandbox.area import NoArea
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import Probe
 from fxcell.sandbox.worker import PROTOCOL
@@ -155,8 +156,7 @@ class Session:
         """Run a value in the worker and answer its result.
 
         deadline_s: seconds; more than the policy's wall_s counts as wall_s.
-        Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped,
-        DescriptorsInFlight.
+        Raises: PluginError, EffectDenied, EffectFailed, WorkerCrash, EncodeError, MessageTooLarge, WorkerStopped.
         """
         packed = values.pack(value)
         with self._turn:
@@ -192,7 +192,7 @@ class Session:
         deadline_s: seconds for each call, of which up to a tenth, and up to 10 ms, are added once.
         Answers the results of the first calls, and the outcome of the one after them when it is an error: a crash is that
         call's alone. The calls after these were not begun.
-        Raises: EncodeError, MessageTooLarge, WorkerStopped, DescriptorsInFlight - no call was begun.
+        Raises: EncodeError, MessageTooLarge, WorkerStopped, NoArea - no call was begun.
         """
         seconds = self._seconds(deadline_s)
         batch = Batch(definition, rows, seconds)
@@ -248,7 +248,7 @@ class Session:
         self._command_digest, self._plugin_digest = "", ""
         try:
             answer = self._exchange.answer(packed, deadline, seconds, self._perform, calls=calls)
-        except (MessageTooLarge, EncodeError, DescriptorsInFlight):
+        except (MessageTooLarge, EncodeError, NoArea):
             raise  # of the command itself, before the worker heard of it
         except BaseException:
             # Ctrl-C in the caller, or a bug of ours: the worker's state is unknown, it cannot be used again.

@@ -22,7 +22,6 @@ FxcellError
     ├── EffectDenied             the policy does not grant an effect: effect, field, rule, what to add
     ├── EffectFailed             a granted effect could not be performed
     ├── Quarantined              a pool refuses an input that crashed its workers again and again
-    ├── DescriptorsInFlight      the kernel takes no more descriptors from this user for now
     └── WorkerCrash              the worker died (fxcell.policies.crash)
 """
 
@@ -177,13 +176,6 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text
     )
-
-
-class DescriptorsInFlight(OutcomeError):
-    """A value could not be sent because the kernel takes no descriptor from this user now (unix(7), ETOOMANYREFS).
-
-    Nothing was sent, and the worker lives: the same command can be tried again.
-    """
 
 
 class Quarantined(OutcomeError):

@@ -30,6 +30,10 @@ _LOW_32 = 0xFFFFFFFF
 _encode = msgspec.msgpack.Encoder().encode
 
 
+class NoArea(Exception):
+    """No descriptor can be had or sent for it: calls are to go one by one."""
+
+
 class HostArea:
     """The host's end: the descriptor. It is sent to the worker once, before its first batch."""
 

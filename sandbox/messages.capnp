@@ -2,8 +2,9 @@
 # Every message between host, template process, supervisor and worker.
 #
 # Framing (wire.py): 4 bytes "FXC1", 4 bytes little-endian length, then one Cap'n Proto message (stream framing).
-# A value is MessagePack in a Data field (policies/values.py says which types). Buffers of 64 KiB and more are not in it:
-# they travel one after another in one sealed memfd that comes with the frame (SCM_RIGHTS), `buffers` says where.
+# A value is MessagePack in a Data field (policies/values.py says which types). Buffers of 64 KiB and more are not in it,
+# `buffers` says how long each is: with arrays among them they are one after another in one sealed memfd that comes with the
+# frame (SCM_RIGHTS); others follow the frame on the socket as they are, and a 0 comes before their lengths.
 #
 # Who sends what:
 #   host -> template    open, spawn
@@ -47,7 +48,7 @@ struct Message {
 
 struct Value {
   body @0 :Data;              # MessagePack
-  buffers @1 :List(UInt64);   # lengths in bytes, in order, of the parts of the memfd; empty without one
+  buffers @1 :List(UInt64);   # lengths in bytes, in order; first a 0 when they follow the frame
   # After a first length of 0 no memfd came: the parts are at the end of the body, where the kernel took no descriptor.
 }
 

@@ -1,11 +1,11 @@
-"""Frames over a stream socket: length cap first, then Cap'n Proto with explicit limits, sealed memory beside it.
+"""Frames over a stream socket: length cap first, then Cap'n Proto with explicit limits; large buffers beside or behind it.
 
     channel = Channel(socket, max_value_bytes=…)
     channel.send(message)              channel.send_value("run", id, packed)
     message = channel.receive(deadline=…)      value = channel.value_of(message.run, allow_calls=…)
 
 The same code on both sides. What arrives may come from an enemy: every way in which bytes can be wrong ends as
-WireError, before anything is allocated for them beyond the frame cap.
+WireError, before anything is allocated for them beyond the frame cap; large buffers take memory as they come.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import capnp
 
 from fxcell.policies import decoded_size, values
-from fxcell.policies.errors import DecodeError, DescriptorsInFlight, MessageTooLarge
+from fxcell.policies.errors import DecodeError, MessageTooLarge
 from fxcell.sandbox import value_frames
 from fxcell.sandbox.kernel import memfd
 
@@ -40,12 +40,13 @@ _HEADER = struct.Struct("<4sI")
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 """Cap of one frame. Larger values leave the frame as sealed memory; what a decoded one may cost: Channel.decoded_bytes_max."""
 
-_INLINE = 0
-"""As the first of a value's lengths: its buffers are at the end of its body."""
-IN_FLIGHT_PATIENCE_S = 5.0
-"""How long a value that is too large for a frame waits for the kernel to take descriptors again."""
+_BEHIND = 0
+"""As the first of a value's lengths: its buffers follow the frame, as they are."""
 IN_FLIGHT_RETRY_S = 0.02
+"""How long to wait before the kernel is asked again to take a descriptor."""
 
+NO_DESCRIPTOR = (errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE)
+"""The process may open no more, or the kernel takes no more on their way."""
 FDS_MAX = 4
 _ANCILLARY_BYTES = socket.CMSG_SPACE(FDS_MAX * 4)
 _TRAVERSAL_WORDS = FRAME_BYTES_MAX // 8 * 2
@@ -74,12 +75,13 @@ class DeadlinePassed(Exception):
 
 
 _SPAWNED_FDS = 3
+_VALUE_KINDS = ("run", "effect", "effectResult", "result", "batch")
 
 
 def _fds_needed(kind: str, message: Any) -> int:
-    if kind in ("run", "effect", "effectResult", "result", "batch"):
+    if kind in _VALUE_KINDS:
         lengths = getattr(message, kind).buffers
-        return 1 if len(lengths) and lengths[0] != _INLINE else 0
+        return 1 if len(lengths) and lengths[0] != _BEHIND else 0
     return {"spawned": _SPAWNED_FDS, "area": 1}.get(kind, 0)
 
 
@@ -91,20 +93,60 @@ def _value_message(kind: str, number: int, body: bytes, lengths: list[int]) -> b
     return bytes(message.to_bytes())
 
 
-def _split(whole: bytes, lengths: list[int]) -> tuple[bytes, list[memoryview]]:
-    """The body and the buffers that travelled behind it. Raises WireError."""
-    rest = len(whole) - sum(lengths)
-    if rest < 0 or min(lengths, default=0) < values.OUT_OF_BAND_BYTES:
-        raise WireError(f"a value of {len(whole)} bytes names buffers that are not in it, or that nobody sets aside")
-    return whole[:rest], _parts(memoryview(whole)[rest:], lengths)
-
-
 def _parts(whole: memoryview, lengths: list[int]) -> list[memoryview]:
     parts, offset = [], 0
     for length in lengths:
         parts.append(whole[offset : offset + length])
         offset += length
     return parts
+
+
+class _Arrival:
+    """A message whose buffers follow its frame, as far as they have come. Each is made when its first byte is due.
+
+    rest: where the next bytes go; it never outlives the buffer in `whole` that it is of.
+    """
+
+    def __init__(self, message: Any, lengths: list[int]) -> None:
+        self.message = message
+        self.whole: list[memoryview] = []
+        self.rest = memoryview(b"")
+        self._lengths = lengths[::-1]
+        self._lost = False
+
+    def next(self) -> bool:
+        """Go on to the next buffer; False when all are there. Without memory for one, what comes is read and forgotten."""
+        if not self._lengths:
+            return False
+        length = self._lengths.pop()
+        if not self._lost:
+            try:
+                data, self.rest = memfd.unfilled(length)
+            except MemoryError:
+                self._lost = True
+            else:
+                self.whole.append(memoryview(data))
+                return True
+        self.rest, self.whole = memoryview(bytearray(min(length, _READ_BYTES))), []
+        if length > self.rest.nbytes:
+            self._lengths.append(length - self.rest.nbytes)
+        return True
+
+    def take(self, data: memoryview) -> None:
+        """Put bytes in their place, at most as many as are missing of this buffer."""
+        self.rest[: data.nbytes] = data
+        self.rest = self.rest[data.nbytes :]
+
+
+def _is_array(owner: object) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(owner, numpy.ndarray)
+
+
+def _as_bytes(view: memoryview) -> bytes:
+    """The bytes that came behind a frame, which nobody else has; a copy of any other buffer."""
+    owner = view.obj
+    return owner if type(owner) is bytes and len(owner) == view.nbytes else memfd.copied(view)
 
 
 def _owner(buffer: memoryview) -> object:
@@ -164,8 +206,11 @@ class Channel:
         self._start = 0
         self._end = 0
         self._fds: list[int] = []
+        self._truncated = False
         self.received_fds: list[int] = []
-        self._came: tuple[object, ...] = ()
+        self._came: object = None
+        self._arrival: _Arrival | None = None
+        self._arrived: list[memoryview] = []
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -187,6 +232,7 @@ class Channel:
         # Hosts remember many workers that have ended: 128 KiB for each would add up.
         self._view = memoryview(b"")
         self._start = self._end = 0
+        self._arrival, self._arrived = None, []
 
     # --- sending
 
@@ -198,7 +244,9 @@ class Channel:
         """
         self._send_body(message.to_bytes(), fds, deadline)
 
-    def _send_body(self, body: bytes, fds: Sequence[int], deadline: float | None) -> None:
+    def _send_body(
+        self, body: bytes, fds: Sequence[int], deadline: float | None, behind: Sequence[memoryview] = ()
+    ) -> None:
         if len(body) > FRAME_BYTES_MAX:
             raise MessageTooLarge(f"a message of {len(body)} bytes is over the frame cap of {FRAME_BYTES_MAX} bytes")
         frame = _HEADER.pack(MAGIC, len(body)) + body
@@ -208,6 +256,10 @@ class Channel:
             sent = self._send_some(frame, ancillary, deadline)
             while sent < len(frame):
                 sent += self._send_some(memoryview(frame)[sent:], [], deadline)
+            for buffer in behind:
+                rest = buffer
+                while rest.nbytes:
+                    rest = rest[self._send_some(rest, [], deadline) :]
 
     def _send_some(self, data: bytes | memoryview, ancillary: list[Any], deadline: float | None) -> int:
         flags = 0 if deadline is None else _SEND_NOW
@@ -219,11 +271,11 @@ class Channel:
                 self._wait(deadline, select.POLLOUT)
 
     def send_value(self, kind: str, number: int, packed: values.Packed, deadline: float | None = None) -> None:
-        """Send a `Value` message (run, effect, effectResult, result); large buffers as sealed memory.
+        """Send a `Value` message (run, effect, effectResult, result).
 
-        Where the kernel takes no descriptor, they go in the frame if they fit, else it is asked again for some seconds.
-        Raises: MessageTooLarge when the value is over max_value_bytes; DescriptorsInFlight when the kernel takes no
-                descriptor within IN_FLIGHT_PATIENCE_S or before the deadline. Nothing was sent then.
+        Arrays travel as sealed memory, which is read without a copy. Large bytes, and arrays where no descriptor can be had
+        or sent, follow the frame: the reader would copy them all the same, and memory to seal costs more than the socket.
+        Raises: MessageTooLarge when the value is over max_value_bytes, nothing was sent then; as send.
         """
         if packed.total_bytes > self.max_value_bytes or len(packed.body) > FRAME_BYTES_MAX - 4096:
             raise MessageTooLarge(
@@ -234,52 +286,34 @@ class Channel:
             self._send_body(value_frames.encode(kind, number, packed.body), (), deadline)
             return
         lengths = [buffer.nbytes for buffer in packed.buffers]
-        body = _value_message(kind, number, packed.body, lengths)
-        descriptor = self._as_it_came(packed.buffers) if self._came else memfd.create(packed.buffers)
-        try:
-            if self._send_sealed(body, descriptor, deadline):
-                return
-            if packed.total_bytes + 8 * len(lengths) <= FRAME_BYTES_MAX - 4096:
-                whole = b"".join((packed.body, *packed.buffers))
-                self._send_body(_value_message(kind, number, whole, [_INLINE, *lengths]), (), deadline)
-                return
-            end = time.monotonic() + IN_FLIGHT_PATIENCE_S
-            end = end if deadline is None else min(end, deadline)
-            while time.monotonic() < end:
-                pause(IN_FLIGHT_RETRY_S)
-                if self._send_sealed(body, descriptor, deadline):
-                    return
-        finally:
-            os.close(descriptor)
-        raise DescriptorsInFlight(
-            f"a value of {packed.total_bytes} bytes could not be sent: {os.strerror(errno.ETOOMANYREFS)}. {IN_FLIGHT_CAUSE}; "
-            f"values of up to {FRAME_BYTES_MAX - 4096} bytes go all the same"
-        )
+        if any(_is_array(buffer.obj) for buffer in packed.buffers) and self._send_sealed(
+            _value_message(kind, number, packed.body, lengths), packed.buffers, deadline
+        ):
+            return
+        self._send_body(_value_message(kind, number, packed.body, [_BEHIND, *lengths]), (), deadline, packed.buffers)
 
-    def send_with(self, message: Any, descriptor: int, deadline: float | None) -> None:
-        """Send one message and a descriptor. Raises: as send, and DescriptorsInFlight; nothing was sent then."""
-        if not self._send_sealed(bytes(message.to_bytes()), descriptor, deadline):
-            raise DescriptorsInFlight(
-                f"a descriptor could not be sent: {os.strerror(errno.ETOOMANYREFS)}. {IN_FLIGHT_CAUSE}"
-            )
+    def _send_sealed(self, body: bytes, buffers: list[memoryview], deadline: float | None) -> bool:
+        """Send a frame with sealed memory; False when there is no descriptor for it, or the kernel takes none."""
+        descriptor = -1
+        try:
+            descriptor = self._as_it_came(buffers)
+            self._send_body(body, [descriptor], deadline)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTOR:
+                raise
+            return False
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        return True
 
     def _as_it_came(self, buffers: list[memoryview]) -> int:
         """A new descriptor of the sealed memory that came last, if the buffer is all of it; else of new memory."""
-        if len(buffers) == 1 and buffers[0].c_contiguous and any(_owner(buffers[0]) is one for one in self._came):
+        if self._came is not None and len(buffers) == 1 and _owner(buffers[0]) is self._came:
             descriptor = self.received_fds[0]
             if os.fstat(descriptor).st_size == buffers[0].nbytes:
                 return os.dup(descriptor)
         return memfd.create(buffers)
-
-    def _send_sealed(self, body: bytes, descriptor: int, deadline: float | None) -> bool:
-        """Send a frame with a descriptor; False when the kernel took neither."""
-        try:
-            self._send_body(body, [descriptor], deadline)
-        except OSError as error:
-            if error.errno != errno.ETOOMANYREFS:
-                raise
-            return False
-        return True
 
     # --- receiving
 
@@ -290,8 +324,11 @@ class Channel:
         After:    descriptors that came with it are in `received_fds` until taken, or closed by the next receive.
         Raises:   WireError, ChannelClosed, DeadlinePassed.
         """
+        if self._arrival is not None:
+            return self._arrive(self._arrival, deadline)
         if self.received_fds:
             self.drop_fds()
+        self._arrived = []
         self._need(_HEADER.size, deadline, first=True)
         magic, length = _HEADER.unpack_from(self._view, self._start)
         if magic != MAGIC:
@@ -312,11 +349,39 @@ class Channel:
             message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
             needed = _fds_needed(kind, message) if self._fds or kind in ("spawned", "area") else 0
+            lengths = list(getattr(message, kind).buffers) if kind in _VALUE_KINDS else []
         except Exception as error:
             raise WireError(f"a frame is not a message: {str(error).partition('stack: ')[0].strip():.200}") from error
         if needed or self._fds:
             self._assign_fds(needed, str(kind))
+        if lengths and lengths[0] == _BEHIND:
+            self._check_behind(len(getattr(message, kind).body), lengths[1:])
+            self._arrival = _Arrival(message, lengths[1:])
+            return self._arrive(self._arrival, deadline)
         return message
+
+    def _check_behind(self, body_bytes: int, lengths: list[int]) -> None:
+        if min(lengths, default=0) < values.OUT_OF_BAND_BYTES:
+            raise WireError("a value names buffers behind it that nobody sets aside")
+        if body_bytes + sum(lengths) > self.max_value_bytes:
+            raise WireError(f"a value of {body_bytes + sum(lengths)} bytes is over the cap of {self.max_value_bytes} bytes")
+
+    def _arrive(self, arrival: _Arrival, deadline: float | None) -> Any:
+        """Take in what follows a frame. As all of receive, it goes on where it was when a deadline passed."""
+        while arrival.rest.nbytes or arrival.next():
+            ready = min(self._end - self._start, arrival.rest.nbytes)
+            if ready:
+                arrival.take(self._view[self._start : self._start + ready])
+                self._start += ready
+                continue
+            if deadline is not None:
+                self._wait(deadline, select.POLLIN)
+            arrival.rest = arrival.rest[self._receive_into(arrival.rest, _WAIT) :]
+            if self._fds or self._truncated:
+                self._refuse_fds("descriptors came with what follows a frame")
+        self._arrival = None
+        self._arrived = arrival.whole
+        return arrival.message
 
     def value_of(self, value: Any, *, allow_calls: bool) -> Any:
         """Decode the `Value` of the message just received, mapping its sealed memory if it has any.
@@ -331,21 +396,17 @@ class Channel:
         if len(body) > self.max_value_bytes:
             raise WireError(f"a value of {len(body)} bytes is over the cap of {self.max_value_bytes} bytes")
         try:
-            if lengths and lengths[0] == _INLINE:
-                body, buffers = _split(body, lengths[1:])
+            if lengths and lengths[0] == _BEHIND:
+                buffers, self._arrived = self._arrived, []
+                if not buffers:
+                    raise MemoryError(f"no memory for a value of {sum(lengths)} bytes")
             else:
                 buffers = self._buffers(lengths, len(body))
             return values.decode_value(
-                body, allow_calls=allow_calls, buffers=buffers, budget_bytes=self.decoded_bytes_max, copy=self._copied
+                body, allow_calls=allow_calls, buffers=buffers, budget_bytes=self.decoded_bytes_max, copy=_as_bytes
             )
         except DecodeError as error:
             raise WireError(str(error)) from error
-
-    def _copied(self, view: memoryview) -> bytes:
-        data = memfd.copied(view)
-        if self._came:
-            self._came += (data,)
-        return data
 
     def has_buffered(self) -> bool:
         """True when bytes of a further message have been read from the socket already: poll would not tell of them."""
@@ -358,7 +419,7 @@ class Channel:
 
     def drop_fds(self) -> None:
         """Close the descriptors that came and nobody wanted."""
-        self._came = ()
+        self._came = None
         for descriptor in self.take_fds() + self._fds:
             os.close(descriptor)
         self._fds = []
@@ -386,7 +447,7 @@ class Channel:
             if whole is None or len(lengths) > 1 or not self.passes_on:
                 self.drop_fds()
             else:
-                self._came = (whole.obj,)  # until the next message; what is copied of it comes to it
+                self._came = whole.obj  # until the next message
         return _parts(whole, lengths)
 
     def _need(self, count: int, deadline: float | None, *, first: bool = False) -> None:
@@ -441,14 +502,24 @@ class Channel:
             if rest_s <= 0:
                 raise DeadlinePassed
             if self._watched is not None and self._watched.has_buffered():
-                raise ChannelClosed(mid_frame=self._end > self._start)
+                raise self._closed()
             ready = self._pollers[event].poll(min(rest_s, 86400) * 1000 + 1)
             if any(descriptor == self.socket.fileno() for descriptor, _ in ready):
                 return  # what was sent before the end comes first
             if ready:
-                raise ChannelClosed(mid_frame=self._end > self._start)
+                raise self._closed()
 
     def _read(self, target: memoryview, flags: int) -> None:
+        self._end += self._receive_into(target, flags)
+        if self._truncated or len(self._fds) > FDS_MAX:
+            self._refuse_fds(f"more than {FDS_MAX} descriptors came with a frame")
+
+    def _refuse_fds(self, why: str) -> NoReturn:
+        self._truncated = False
+        self.drop_fds()
+        raise WireError(why)
+
+    def _receive_into(self, target: memoryview, flags: int) -> int:
         try:
             count, ancillary, message_flags, _ = self.socket.recvmsg_into([target], _ANCILLARY_BYTES, flags)
         except ConnectionResetError:
@@ -458,9 +529,10 @@ class Channel:
                 fds = array.array("i")
                 fds.frombytes(data[: len(data) - len(data) % 4])
                 self._fds.extend(fds)
-        self._end += count
-        if message_flags & _TRUNCATED or len(self._fds) > FDS_MAX:
-            self.drop_fds()
-            raise WireError(f"more than {FDS_MAX} descriptors came with a frame")
+        self._truncated = bool(message_flags & _TRUNCATED)
         if count == 0:
-            raise ChannelClosed(mid_frame=self._end > self._start)
+            raise self._closed()
+        return count
+
+    def _closed(self) -> ChannelClosed:
+        return ChannelClosed(mid_frame=self._end > self._start or self._arrival is not None)

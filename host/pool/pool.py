@@ -24,7 +24,6 @@ from fxcell.host.pool.workers import CLOSED, Keeping, Workers
 from fxcell.policies.calls import Call, Definition, ZefFunction, zef_function
 from fxcell.policies.crash import WorkerCrash
 from fxcell.policies.errors import (
-    DescriptorsInFlight,
     EffectError,
     EncodeError,
     MessageTooLarge,
@@ -36,6 +35,7 @@ from fxcell.policies.errors import (
 from fxcell.policies.limits import MiB
 from fxcell.policies.loader import load_policy
 from fxcell.policies.policy import Policy
+from fxcell.sandbox.area import NoArea
 
 MAX_WORKERS = 4096
 _FOR_EVER = 2**62
@@ -244,7 +244,7 @@ class Pool:
                 rows = rows[: min(self._workers.commands_left(session), self._first_refused(definition, rows))]
                 try:
                     results, errors = registry.batch(session.process, definition, rows, seconds)
-                except (EncodeError, MessageTooLarge, DescriptorsInFlight):
+                except (EncodeError, MessageTooLarge, NoArea):
                     pass  # together they are too much, or one of them is at fault: the next one tells
                 else:
                     for crash in errors:
