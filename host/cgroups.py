@@ -90,6 +90,12 @@ def group_for(limits: Limits) -> cgroup.Group | None:
             ) from error
 
 
+def workers_can_enter() -> bool:
+    """True where a worker can go into its group by itself (Group.doors), which the next worker is made ready for."""
+    where = places()
+    return bool(where) and all(place.version == 1 for place in where.values())
+
+
 def describe_memory(group: cgroup.Group | None) -> str:
     """What enforces the memory limit, in words, for reports."""
     if group is None or "memory" not in places():

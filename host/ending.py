@@ -66,7 +66,7 @@ class Handles:
     """The host's ends of one worker."""
 
     def __init__(self, policy: Policy, template: Template, deadline: float) -> None:
-        """Make the cgroup, take a worker from the template, put it into the group.
+        """Take a worker from the template, and the group that it is in, or make one.
 
         deadline: time.monotonic() seconds. Raises: IsolationUnavailable, WorkerCrash(start_failed); nothing is left then.
         """
@@ -80,11 +80,13 @@ class Handles:
         self._may_fork = policy.limits.processes > 1 or not template.plan.filtered
         self._old_kills = 0
         self._namespaces = template.plan.namespaces
-        self.group = cgroups.group_for(policy.limits)
+        spawned = template.spawn(deadline)
+        self.group = spawned.group
         try:
-            spawned = template.spawn(deadline)
+            if self.group is None:
+                self.group = cgroups.group_for(policy.limits)
         except BaseException:
-            self._remove_group()
+            spawned.close()
             raise
         self.pid, self.pidfd = spawned.pid, spawned.pidfd
         self.meter = CpuMeter(self.pid, policy.limits, self.group)
@@ -94,7 +96,7 @@ class Handles:
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
 
     def enter_cgroup(self) -> bool:
-        """Put the worker into the group that was made for it, before it gets any command; False when it has ended already.
+        """See to it that the worker is in its group, before it gets any command; False when it has ended already.
 
         Before:  the worker has greeted. Raises: IsolationUnavailable.
         """
@@ -102,7 +104,8 @@ class Handles:
             return True
         try:
             (worker,) = processes.children_of(self.pid)
-            self.group.enter(worker)
+            if not self.group.holds(worker):
+                self.group.enter(worker)
         except (OSError, ValueError) as error:
             if self.gone_within(_NOTICE_PATIENCE_S):
                 return False

@@ -24,7 +24,8 @@ from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.errors import IsolationUnavailable, OutOfDescriptors
 from fxcell.policies.policy import Policy
 from fxcell.sandbox import plan, wire
-from fxcell.sandbox.kernel import namespaces
+from fxcell.sandbox.kernel import namespaces, processes
+from fxcell.sandbox.kernel.cgroup import Group
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import Probe
 
@@ -52,12 +53,23 @@ _PASSED_ON = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "TZ")
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker and its supervisor (pid, pidfd). What is open in it belongs to the receiver."""
+    """A worker and its supervisor (pid, pidfd). What is open in it belongs to the receiver, and so does the group.
+
+    group: where the worker was told to go; None for one that was forked before there was a group for it.
+    """
 
     pid: int
     pidfd: int
     channel: socket.socket
     report: socket.socket
+    group: Group | None
+
+    def close(self) -> None:
+        """End the worker that nobody will use."""
+        processes.kill(self.pidfd)
+        os.close(self.pidfd)
+        self.channel.close()
+        self.report.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +92,8 @@ class Template:
         cgroups.places()  # before the first child: a host can go to a leaf of its group only while it is alone there
         self._turn = threading.Lock()
         self._reaped: dict[int, Reaped] = {}
+        self.spare_group: Group | None = None
+        self._lost_groups: list[Group] = []
         ours, theirs = socket.socketpair()
         self._requests = 0
         self.users = 0
@@ -141,7 +155,7 @@ class Template:
             with self._turn:
                 check_descriptors()
                 try:
-                    answer = self._ask(wire.Message.new_message(spawn=None), (), deadline)
+                    answer, group = self._spawned(deadline)
                 except WorkerCrash as late:
                     if refusal is None or time.monotonic() < deadline:
                         raise
@@ -149,12 +163,32 @@ class Template:
                 if answer.which() == "spawned":
                     pidfd, channel, report = self._control.take_fds()
                     return Spawned(
-                        answer.spawned.pid, pidfd, socket.socket(fileno=channel), socket.socket(fileno=report)
+                        answer.spawned.pid, pidfd, socket.socket(fileno=channel), socket.socket(fileno=report), group
                     )
             if time.monotonic() + wire.IN_FLIGHT_RETRY_S >= deadline:
                 raise self._not_handed_over(str(answer.failure.message))
             refusal = str(answer.failure.message)
             wire.pause(wire.IN_FLIGHT_RETRY_S)
+
+    def _spawned(self, deadline: float) -> tuple[Any, Group | None]:
+        """The template's answer, and the group of the worker in it. The group for the next one goes with the question."""
+        upcoming = cgroups.group_for(self.policy.limits) if cgroups.workers_can_enter() else None
+        doors = [] if upcoming is None else upcoming.doors()
+        try:
+            answer = self._ask(wire.Message.new_message(spawn=None), doors, deadline)
+        except BaseException:
+            if upcoming is not None:
+                self._lost_groups.append(upcoming)  # a worker may be there, or come
+            raise
+        finally:
+            for door in doors:
+                os.close(door)
+        if answer.which() != "spawned":
+            if upcoming is not None:
+                upcoming.remove()
+            return answer, None
+        group, self.spare_group = self.spare_group, upcoming
+        return answer, group
 
     def _not_handed_over(self, why: str) -> WorkerCrash:
         return self._failed(
@@ -226,6 +260,10 @@ class Template:
             self.process.kill()
             self.process.wait()
         self._errors.close()
+        for group in (self.spare_group, *self._lost_groups):
+            if group is not None:
+                group.remove()
+        self.spare_group, self._lost_groups = None, []
 
 
 _DESCRIPTORS_NEEDED = 12

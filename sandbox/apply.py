@@ -2,7 +2,7 @@
 
     template process   namespaces (user, mount, net, ipc, uts, cgroup) -> minimal root -> unprivileged ids
     supervisor         namespaces (user, mount, pid, ipc) -> scratch space -> no capabilities
-    worker             session -> descriptors -> limits -> privileges -> Landlock -> seccomp
+    worker             cgroup, session -> descriptors -> limits -> privileges -> Landlock -> seccomp
     supervisor         the worker's limit on open files, after the listener came; then it is ready
 
 Any step that the kernel refuses raises; nobody goes on without it.
@@ -165,6 +165,13 @@ def limit_open_files(prepared: Prepared, worker: int) -> None:
     rlimits.set_limit_of(worker, "open_files", wanted if below < 0 else min(wanted, below))
 
 
+def enter_group(doors: list[int]) -> None:
+    """Put this process into the group that the host made for it. The host looks, and puts it there where this failed."""
+    for door in doors:
+        with contextlib.suppress(OSError):
+            os.write(door, b"0")
+
+
 @dataclass(frozen=True, slots=True)
 class Locked:
     """What a locked-down worker starts with: its channel to the host, and the Enforced report, encoded."""
@@ -191,7 +198,7 @@ def confine_worker(
         privileges.die_with_parent(supervisor)
     privileges.set_process_name("fxcell-worker")
     _default_signals()
-    # 2. First in line when memory runs out. The host puts this process into its cgroup before any command comes.
+    # 2. First in line when memory runs out. The host sees to it that this process is in its cgroup before any command comes.
     _set_oom_score(prepared.proc)
     spaces = namespaces.identities(enforced.NAMESPACES, prepared.proc)
     # 3. Descriptors: exactly these, nothing inherited.

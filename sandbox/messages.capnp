@@ -22,7 +22,7 @@ struct Message {
   union {
     open @1 :Data;            # MessagePack table: policy, spin (template.py)
     opened @2 :Data;          # MessagePack table: probe, namespaces (template.py)
-    spawn @3 :Void;          # a worker, please
+    spawn @3 :Void;          # a worker, please; with descriptors: the doors of the group for the one after it
     spawned @4 :Spawned;
     reaped @5 :Reaped;
 

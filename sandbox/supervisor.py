@@ -35,10 +35,13 @@ _READ_BYTES = 64 * 1024
 _NEVER_LISTENS = -1
 
 
-def start(prepared: apply.Prepared, channel: int, report: int, *, spin: bool) -> NoReturn:
-    """Run as supervisor of one worker, in a process just forked from the template."""
+def start(prepared: apply.Prepared, channel: int, report: int, doors: list[int], *, spin: bool) -> NoReturn:
+    """Run as supervisor of one worker, in a process just forked from the template.
+
+    doors: of the group that the worker will be in; the supervisor stays outside.
+    """
     try:
-        processes.close_all_except({0, 1, 2, channel, report, prepared.proc})
+        processes.close_all_except({0, 1, 2, channel, report, prepared.proc, *doors})
         apply.confine_supervisor(prepared)
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(3)]  # stdout, stderr, stack
         here, there = socket.socketpair()
@@ -46,7 +49,9 @@ def start(prepared: apply.Prepared, channel: int, report: int, *, spin: bool) ->
         worker_pid = os.fork()
         if worker_pid == 0:
             writers = [writer for _, writer in pipes]
-            _become_worker(prepared, channel, there.fileno(), writers, supervisor, spin=spin)
+            _become_worker(
+                prepared, channel, there.fileno(), writers, doors, supervisor=supervisor, spin=spin
+            )
         there.close()
         readers = [reader for reader, _ in pipes]
         processes.close_all_except({0, 1, 2, report, here.fileno(), *readers})
@@ -67,9 +72,10 @@ def start(prepared: apply.Prepared, channel: int, report: int, *, spin: bool) ->
 
 
 def _become_worker(
-    prepared: apply.Prepared, channel: int, line: int, writers: list[int], supervisor: int, *, spin: bool
+    prepared: apply.Prepared, channel: int, line: int, writers: list[int], doors: list[int], *, supervisor: int, spin: bool
 ) -> NoReturn:
     try:
+        apply.enter_group(doors)
         stdout, stderr, stack = writers
         locked = apply.confine_worker(
             prepared, channel=channel, line=line, stack=stack, streams=(stdout, stderr), supervisor=supervisor

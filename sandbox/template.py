@@ -140,6 +140,7 @@ class _Template:
         self.spin = spin
         self.children: dict[int, int] = {}  # pidfd -> pid
         self.spare: _Spare | None = None
+        self.doors: list[int] = []  # of the group that the spare is in
         self.poller = select.poll()
         self.poller.register(control.fileno(), select.POLLIN)
 
@@ -160,9 +161,11 @@ class _Template:
     def handle(self, message: Any) -> None:
         if message.which() != "spawn":
             raise wire.WireError(f"the host sent {message.which()} to a template")
+        doors = self.control.take_fds()
         try:
             spare, self.spare = self.spare or self.fork(), None
         except (KernelRefused, OSError) as error:
+            _close(doors)
             _send_failure(self.control, message.id, error)
             return
         answer = wire.Message.new_message(id=message.id)
@@ -173,10 +176,13 @@ class _Template:
             if error.errno != errno.ETOOMANYREFS:
                 raise
             self.spare = spare  # the host asks again
+            _close(doors)
             _send_failure(self.control, message.id, error, kind="in_flight")
             return
         spare.channel.close()
         spare.report.close()
+        _close(self.doors)
+        self.doors = doors
         self.make_spare()
 
     def make_spare(self) -> None:
@@ -190,7 +196,9 @@ class _Template:
         with workers_end, supervisors_end:
             pid = namespaces.fork_into(probe.WORKER_NAMESPACES) if self.prepared.plan.namespaces else os.fork()
             if pid == 0:
-                supervisor.start(self.prepared, workers_end.fileno(), supervisors_end.fileno(), spin=self.spin)
+                supervisor.start(
+                    self.prepared, workers_end.fileno(), supervisors_end.fileno(), self.doors, spin=self.spin
+                )
         pidfd = os.pidfd_open(pid)
         self.children[pidfd] = pid
         self.poller.register(pidfd, select.POLLIN)
@@ -213,6 +221,11 @@ class _Template:
         fill_use(reaped.use, use)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.control.send(message)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def fill_use(target: Any, use: Any) -> None:

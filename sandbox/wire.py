@@ -349,6 +349,7 @@ class Channel:
             message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
             needed = _fds_needed(kind, message) if self._fds or kind in ("spawned", "area") else 0
+            needed = len(self._fds) if kind == "spawn" else needed  # as many as there are hierarchies of groups
             lengths = list(getattr(message, kind).buffers) if kind in _VALUE_KINDS else []
         except Exception as error:
             raise WireError(f"a frame is not a message: {str(error).partition('stack: ')[0].strip():.200}") from error

@@ -151,9 +151,17 @@ _OWN_GROUPS = _own_groups()
 """As they were before a host in this process could move: only below them can it make groups."""
 
 
+def _spare_groups() -> set[str]:
+    """The directories of the one group that each living template keeps ahead of need, for its spare worker."""
+    templates = sys.modules.get("fxcell.host.templates")
+    kept = [] if templates is None else list(templates._templates.values())
+    return {path for template in kept if template.spare_group is not None for path in template.spare_group.paths}
+
+
 def _cgroups() -> dict[str, str]:
-    """Every directory named fxcell* below the groups this process started in, for memory and tasks: v1, v2."""
+    """Every directory named fxcell* below the groups this process started in, for memory and tasks: v1, v2; but spares'."""
     found = {}
+    spares = _spare_groups()
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         words = line.split()
         kind, _, options = words[words.index("-") + 1 :][:3]
@@ -162,7 +170,8 @@ def _cgroups() -> dict[str, str]:
             own = _OWN_GROUPS.get(controllers.pop(), "/").removeprefix("" if words[3] == "/" else words[3])
             for parent, folders, _ in os.walk(words[4] + own):
                 for name in folders:
-                    if name.startswith("fxcell") and not _belongs_to_another(name) and name != _OWN_LEAF:
+                    own_name = name.startswith("fxcell") and not _belongs_to_another(name) and name != _OWN_LEAF
+                    if own_name and os.path.join(parent, name) not in spares:
                         found[os.path.join(parent, name)] = os.path.join(parent, name)
     return found
 
