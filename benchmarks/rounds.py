@@ -22,6 +22,10 @@ class Effort:
     def of(self, full: int, quick: int = 1) -> int:
         return quick if self.quick else full
 
+    def some(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """All names, or the first: for peers that a quick run tries in another row."""
+        return names[:1] if self.quick else names
+
     def slice_s(self, full: float) -> float:
         """Seconds of one turn of a side that counts how much it can do in it."""
         return full / 8 if self.quick else full

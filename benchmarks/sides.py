@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 90.0
-STOP_S = 10.0
+STOP_S = 30.0
 
 
 class SideAbsent(Exception):

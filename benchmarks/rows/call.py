@@ -26,6 +26,8 @@ def measure(effort: Effort) -> Iterator[Result]:
             )
     else:
         yield from _measure("warm no-op call, one CPU each", cpus, effort.of(20, 2), limits=LIMITS, pools=NAMES)
+    if effort.quick:
+        return
     what = "warm no-op call, left to the scheduler"
     yield from _measure(what, None, effort.of(10), limits={}, pools=("ProcessPoolExecutor",))
 

@@ -25,7 +25,7 @@ def measure(effort: Effort) -> Iterator[Result]:
         Side("one process", "benchmarks.peers.raw:calculations", **work),
         *(
             Side(pool, "benchmarks.peers.calls:calculations", pool=pool, workers=WORKERS, **work)
-            for pool in pools.NAMES
+            for pool in effort.some(pools.NAMES)
         ),
     ]
     yield from rows(what, interleaved(sides, effort.of(7)), LIMITS, unit="items/s", higher=True)

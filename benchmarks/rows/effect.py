@@ -21,6 +21,8 @@ def measure(effort: Effort) -> Iterator[Result]:
         yield Result(f"{what}, one CPU each", PEER, limit=LIMITS[PEER], skipped="this process may use one CPU only")
     else:
         yield from _measure(f"{what}, one CPU each", *cpus, effort.of(20, 2), LIMITS)
+    if effort.quick:
+        return
     one = min(os.sched_getaffinity(0))
     yield from _measure(f"{what}, both on one CPU", one, one, effort.of(10), {})
 

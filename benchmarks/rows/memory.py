@@ -17,11 +17,11 @@ LIMIT_BYTES = 4 * 2**20
 
 
 def measure(effort: Effort) -> Iterator[Result]:
-    count = effort.of(WORKERS, 5)
+    count, peers = effort.of(WORKERS, 5), effort.some(pools.NAMES)
     sides = [
         Side(OURS, "benchmarks.peers.ours:memory", counts=[count], supervisors=False),
         Side("with supervisor", "benchmarks.peers.ours:memory", counts=[count], supervisors=True),
-        *(Side(pool, "benchmarks.peers.calls:memory", pool=pool, workers=PEERS_WORKERS) for pool in pools.NAMES),
+        *(Side(pool, "benchmarks.peers.calls:memory", pool=pool, workers=PEERS_WORKERS) for pool in peers),
     ]
     answers = interleaved(sides, 1)
     for what, name in (
@@ -33,5 +33,5 @@ def measure(effort: Effort) -> Iterator[Result]:
             skipped=answers.absent.get(name, ""), note=answers.failed.get(name, ""),
         )  # fmt: skip
     yield from rows(
-        f"USS of an idle worker, {PEERS_WORKERS} of the peer's", answers, {}, unit="B", peers=list(pools.NAMES)
+        f"USS of an idle worker, {PEERS_WORKERS} of the peer's", answers, {}, unit="B", peers=list(peers)
     )

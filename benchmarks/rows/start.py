@@ -22,7 +22,9 @@ def measure(effort: Effort) -> Iterator[Result]:
         Side(OURS, "benchmarks.peers.ours:starts", count=1),
         *(Side(jail, "benchmarks.peers.jails:starts", jail=jail) for jail in (*jails.NAMES, "subprocess")),
     ]
-    yield from rows("hardened start, template warm", interleaved(sides, effort.of(60, 3)), LIMITS)
+    yield from rows("hardened start, template warm", interleaved(sides, effort.of(60, 2)), LIMITS)
+    if effort.quick:
+        return
     sides = [
         Side(_BACK_TO_BACK, "benchmarks.peers.ours:starts", count=10),
         Side("bubblewrap", "benchmarks.peers.jails:starts", jail="bubblewrap"),
