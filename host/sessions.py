@@ -171,7 +171,7 @@ class Session:
             deadline = time.monotonic() + seconds
             try:
                 act = self._run if self.broker.observer is None else self._run_observed
-                with cancelling.command(self._cancel):
+                with cancelling.command(self.kill):
                     if self.tape is None:
                         return act(packed, deadline, seconds)
                     return self.tape.command(self, value, lambda: act(packed, deadline, seconds))
@@ -281,8 +281,8 @@ class Session:
                 self._handles.close(self._template)
                 self._tell_end()
 
-    def _cancel(self) -> None:
-        # What runs the command in another thread notices that its worker is gone.
+    def kill(self) -> None:
+        """Have the worker end; what runs a command in it notices that it is gone. stop() waits for the end."""
         self._handles.stop_requested = True
         self._handles.kill()
 
@@ -292,7 +292,7 @@ class Session:
         From an effect handler of its own command only the first: that command, which ends then, lets go of it.
         """
         if not self.ended:
-            self._cancel()
+            self.kill()
         if self._thread == threading.get_ident():
             self._handles.gone_within(_GONE_PATIENCE_S)  # an answer to the effect would let it go on for a moment
             return

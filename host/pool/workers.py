@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from fxcell.host import idling, registry, watching
 from fxcell.host.pool.breaker import Breaker
+from fxcell.host.pool.farewell import Farewell
 from fxcell.host.sessions import Session
 from fxcell.policies.crash import Reason, WorkerCrash
 from fxcell.policies.errors import PoolBusy, PoolClosed
@@ -77,6 +78,7 @@ class Workers:
         self._busy: set[Kept] = set()
         self._count = 0
         self._closed = False
+        self._farewell = Farewell()
         idling.tend(self)
 
     def commands_left(self, session: Session) -> int:
@@ -116,11 +118,13 @@ class Workers:
             self._changed.notify_all()
         for worker in left:
             registry.stop(worker.session.process)
+        self._farewell.close()
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: the workers belong to the parent."""
         self._changed, self._closed = threading.Condition(), True
         self._idle, self._busy, self._count = [], set(), 0
+        self._farewell.forget_after_fork()
 
     def _take(self, deadline: float) -> Kept:
         gone: list[Kept] = []
@@ -129,7 +133,7 @@ class Workers:
                 found = self._idle_or_room(deadline, gone)
         finally:
             for worker in gone:
-                registry.stop(worker.session.process)
+                self._farewell.end(worker.session)
         if found is not None:
             return found
         try:
@@ -191,7 +195,7 @@ class Workers:
             self._count -= len(tired)
             self._changed.notify()
         for one in tired:
-            registry.stop(one.session.process)
+            self._farewell.end(one.session)
 
     def end_idle(self) -> None:
         """Let go of those over the minimum that were idle for too long."""
@@ -202,7 +206,7 @@ class Workers:
                 tired.append(self._idle.pop(0))
                 self._count -= 1
         for one in tired:
-            registry.stop(one.session.process)
+            self._farewell.end(one.session)
 
     def _is_worth_keeping(self, worker: Kept) -> bool:
         session = worker.session
