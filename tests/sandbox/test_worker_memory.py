@@ -10,7 +10,7 @@ import pytest
 
 from fxcell import FX, run, zef_function
 from fxcell.host import registry
-from fxcell.sandbox import wire
+from fxcell.sandbox import stream, wire
 from fxcell.sandbox.kernel import processes
 
 MiB = 2**20
@@ -60,4 +60,4 @@ def test_channel_on_which_little_comes_takes_little_memory():
             sender.send(wire.Message.new_message(stop=None))
             assert channel.receive().which() == "stop"
         grown = private_bytes("self") - before
-    assert grown < 64 * wire._READ_BYTES // 4
+    assert grown < 64 * stream._READ_BYTES // 4
