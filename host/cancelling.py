@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 _thread = threading.local()
+_NOTHING = contextlib.nullcontext()
 
 
 class Ticket:
@@ -59,4 +60,4 @@ class Ticket:
 def command(end: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
     """The context in which a command of this thread runs, cancellable or not."""
     ticket: Ticket | None = getattr(_thread, "ticket", None)
-    return contextlib.nullcontext() if ticket is None else ticket.command(end)
+    return _NOTHING if ticket is None else ticket.command(end)

@@ -226,6 +226,8 @@ def from_portable_bytes(data: bytes) -> Any:
         form, body, definitions = stored
         if form != _PORTABLE_FORMAT:
             raise DecodeError(f"the bytes are of format {short(form)}, this version reads {_PORTABLE_FORMAT!r}")
+        if type(body) is not bytes:
+            raise DecodeError("not the bytes of an FX value: its body is no bytes")
         kept = [_checked(digest, name, code) for digest, (name, code) in definitions.items()]
     except (msgspec.MsgspecError, ValueError, TypeError, AttributeError) as error:
         raise DecodeError(f"not the bytes of an FX value: {error}") from error

@@ -64,9 +64,12 @@ def decode_value(
     Raises: DecodeError - malformed data, unknown extension, nesting or memory beyond limits, a value its type refuses.
     """
     guard = None
+    if not buffers and 0 < len(data) <= MAX_DEPTH:
+        if data[0] in _SCALAR_MARKS:
+            return _decode(data, allow_calls, None, None)
+        if (own := _plain_own(data, allow_calls)) is not None:
+            return own
     if not allow_calls:
-        if not buffers and (effect := _plain_effect(data)) is not None:
-            return effect
         hash_flood.check_depth(data)
         decoded_size.check(data, budget_bytes)
         guard = Guard()
@@ -111,25 +114,28 @@ _SMALL_BYTES = 4096
 _EXT_8, _EXT_8_BYTES = 0xC7, 3
 
 
-def _plain_effect(data: bytes | memoryview) -> Any:
-    """A small effect whose fields hold nothing but plain values, read the short way; None for anything else.
+def _plain_own(data: bytes | memoryview, allow_calls: bool) -> Any:
+    """A small effect or call that holds nothing but plain values, read the short way; None for anything else.
 
-    It is what workers ask for most. Without a byte that starts an extension there is nothing for a Guard to count or hold.
+    It is what travels most. Without a byte that starts an extension there is nothing for a Guard to count or hold.
     """
-    if not _EXT_8_BYTES < len(data) <= MAX_DEPTH or data[0] != _EXT_8 or data[2] != _EFFECT:
+    if len(data) <= _EXT_8_BYTES or data[0] != _EXT_8 or data[2] not in (_SHORT_WAY if allow_calls else _SHORT_WAY_IN):
         return None
     parts = bytes(data[_EXT_8_BYTES:])
     if data[1] != len(parts) or _may_hold_extensions(parts):
         return None
     try:
-        return _REGISTERED_DECODERS[Ext.EFFECT](_DECODERS[False].decode(parts), False)
+        return _REGISTERED_DECODERS[Ext(data[2])](_DECODERS[allow_calls].decode(parts), allow_calls)
     except DecodeError:
         raise
     except _MALFORMED as error:
         raise DecodeError(f"cannot decode a message value: {type(error).__name__}: {error}") from error
 
 
-_EFFECT = int(Ext.EFFECT)
+_SHORT_WAY_IN = frozenset({int(Ext.EFFECT)})
+_SHORT_WAY = _SHORT_WAY_IN | {int(Ext.CALL)}
+_SCALAR_MARKS = frozenset((*range(0x80), *range(0xA0, 0xC4), *range(0xCA, 0xD4), 0xD9, *range(0xE0, 0x100))) - {0xC1}
+"""First bytes of what MessagePack has as None, bool, int, float or text: no container, and nothing of ours."""
 
 _MALFORMED = (
     msgspec.MsgspecError,

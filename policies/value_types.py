@@ -55,7 +55,7 @@ class Packed:
     @property
     def total_bytes(self) -> int:
         """Size of body and buffers together."""
-        return len(self.body) + sum(buffer.nbytes for buffer in self.buffers)
+        return len(self.body) + (sum(buffer.nbytes for buffer in self.buffers) if self.buffers else 0)
 
 
 SCALARS: frozenset[type] = frozenset({int, float, str, bool, type(None)})

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fxcell.policies import builtin, decoding, encoding
+from fxcell.policies.calls import zef_function
 from fxcell.policies.effects import FX, Effect, UnknownEffectError, WorkerProcess, is_own
 from fxcell.policies.errors import DecodeError, EffectError
 from fxcell.policies.loader import load_policy
@@ -331,24 +332,33 @@ def test_short_way_of_the_codec_writes_and_reads_what_the_long_way_does(value, m
     short = encode_value(value)
     assert decode_value(short, allow_calls=False) == value
     monkeypatch.setattr(encoding, "_own_parts", lambda _: None)
-    monkeypatch.setattr(decoding, "_plain_effect", lambda _: None)
+    monkeypatch.setattr(decoding, "_plain_own", lambda *_: None)
     assert encode_value(value) == short
     assert decode_value(short, allow_calls=False) == value
 
 
-@pytest.mark.parametrize("change", [b"\x00", b"\xff", b"\xc7", b"\xc1"])
-def test_small_effect_with_one_byte_changed_is_the_same_either_way(change, monkeypatch):
-    whole = encode_value(FX.ReadFile(path="/a/b"))
+@zef_function
+def read(path, times=1):
+    return path * times
+
+
+@pytest.mark.parametrize("allow_calls", [False, True])
+@pytest.mark.parametrize("change", [b"\x00", b"\xff", b"\xc7", b"\xc1", b"\x02"])
+@pytest.mark.parametrize("value", [FX.ReadFile(path="/a/b"), read("/a/b", times=2), "text", 2**40, 1.5, None, -3], ids=repr)
+def test_small_value_with_one_byte_changed_is_the_same_either_way(value, change, allow_calls, monkeypatch):
+    whole = encode_value(value)
 
     def outcomes():
         for place in range(len(whole)):
-            try:
-                yield repr(decode_value(whole[:place] + change + whole[place + 1 :], allow_calls=False))
-            except DecodeError:
-                yield "DecodeError"
+            for changed in (whole[:place] + change + whole[place + 1 :], whole + change, whole[:place]):
+                try:
+                    yield repr(decode_value(changed, allow_calls=allow_calls))
+                except DecodeError:
+                    yield "DecodeError"
 
     short = list(outcomes())
-    monkeypatch.setattr(decoding, "_plain_effect", lambda _: None)
+    monkeypatch.setattr(decoding, "_plain_own", lambda *_: None)
+    monkeypatch.setattr(decoding, "_SCALAR_MARKS", frozenset())
     assert list(outcomes()) == short
 
 
