@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fxcell.host import cgroups, doctor_fixes, templates
+from fxcell.host import cgroups, doctor_fixes, template_process
 from fxcell.sandbox.probe import Probe
 
 
@@ -136,7 +136,7 @@ def _processors(_probe: Probe | None) -> Iterator[Row]:
     count = len(os.sched_getaffinity(0))
     spins = (
         "a waiting side spins for a moment before it sleeps"
-        if templates.spinning_helps()
+        if template_process.spinning_helps()
         else "no spinning on one processor"
     )
     yield Row("machine", "processors", "", State.NOTE, f"{count}: {spins}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from fxcell.host import cgroups, templates, watching
 from fxcell.host.diagnose import Facts, HostCause, diagnose
-from fxcell.host.templates import Template
+from fxcell.host.template_process import Template, spinning_helps
 from fxcell.host.watching import CpuMeter
 from fxcell.policies import decoded_size
 from fxcell.policies.crash import DeniedSyscall, Reason, ResourceUse
@@ -90,7 +90,7 @@ class Handles:
             raise
         self.pid, self.pidfd = spawned.pid, spawned.pidfd
         self.meter = CpuMeter(self.pid, policy.limits, self.group)
-        spin = templates.spinning_helps()
+        spin = spinning_helps()
         self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
         self.channel.decoded_bytes_max = decoded_size.budget_bytes(policy.limits.memory_bytes)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)

@@ -75,7 +75,7 @@ class Session:
         self._thread = 0  # that is in the middle of a command
         self._command_digest = self._plugin_digest = ""
         self._template = templates.hold(policy)
-        # A template has its own, longer time to start (templates.START_S): what it imports is not this worker's doing.
+        # A template has its own, longer time to start (template_process.START_S): what it imports is not this worker's doing.
         deadline = time.monotonic() + policy.limits.start_s
         try:
             self._handles = ending.Handles(policy, self._template, deadline)
