@@ -10,32 +10,23 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from fxcell.host import cancelling, registry
+from fxcell.host import cancelling
 from fxcell.host.background import DaemonExecutor
 from fxcell.host.pool import progress as bar
-from fxcell.host.pool.mapping import Mapping, Row, Sent
+from fxcell.host.pool.mapping import Mapping
 from fxcell.host.pool.quarantine import Quarantine
+from fxcell.host.pool.sending import Sender
 from fxcell.host.pool.workers import CLOSED, Keeping, Workers
-from fxcell.policies.calls import Call, Definition, ZefFunction, zef_function
-from fxcell.policies.crash import WorkerCrash
-from fxcell.policies.errors import (
-    EffectError,
-    EncodeError,
-    MessageTooLarge,
-    OutcomeError,
-    PoolBusy,
-    PoolClosed,
-    Quarantined,
-)
+from fxcell.policies.calls import ZefFunction, zef_function
+from fxcell.policies.errors import EffectError, OutcomeError, PoolBusy, PoolClosed
 from fxcell.policies.limits import MiB
 from fxcell.policies.loader import load_policy
 from fxcell.policies.policy import Policy
-from fxcell.sandbox.area import NoArea
 
 MAX_WORKERS = 4096
 _FOR_EVER = 2**62
@@ -87,6 +78,7 @@ class Pool:
         self.quarantine = Quarantine(quarantine_after)
         self._workers = Workers(self.policy, min_workers, workers, keeping)
         self._deadline_s, self._wait_s = deadline_s, wait_s
+        self._sender = Sender(self._workers, self.quarantine, wait_s)
         self._threads = DaemonExecutor(workers, "fxcell-pool")
         self._room = threading.BoundedSemaphore(queue + workers)
         self._queue = queue
@@ -111,14 +103,7 @@ class Pool:
         """
         if deadline_s is not None:
             _check_seconds("deadline_s", deadline_s)
-        self.quarantine.check(command)
-        with self._workers.one(time.monotonic() + self._wait_s) as session:
-            try:
-                return registry.command(session.process, command, self._deadline_s if deadline_s is None else deadline_s)
-            except WorkerCrash as crash:
-                # Never tried again: what it did before, its effects above all, would be done twice.
-                self.quarantine.add(command, crash)
-                raise
+        return self._sender.one(command, self._deadline_s if deadline_s is None else deadline_s)
 
     def outcome(self, command: Any, deadline_s: float | None = None) -> Any:
         """As run, but an OutcomeError is answered, not raised."""
@@ -216,8 +201,9 @@ class Pool:
             _check_seconds("deadline_s", deadline_s)
         call = function if isinstance(function, ZefFunction) else zef_function(function)
         call(*[None] * len(inputs))  # raises TypeError when it does not take so many arguments
+        seconds = self._deadline_s if deadline_s is None else deadline_s
         mapping = Mapping(
-            lambda rows: self._send(call.definition, rows, deadline_s), lambda act: self._launch(act, mapping),
+            lambda rows: self._sender.many(call.definition, rows, seconds), lambda act: self._launch(act, mapping),
             runners=self._workers.maximum, window=self._queue,
         )  # fmt: skip
         outcomes = mapping.outcomes(inputs, ordered=ordered, return_errors=on_error == "return")
@@ -232,39 +218,6 @@ class Pool:
                 mapping.fail(PoolClosed("the pool was closed before all inputs had been run"))
 
         self._begin(act).add_done_callback(ended)
-
-    def _send(self, definition: Definition, rows: Sequence[Row], deadline_s: float | None) -> Sent:
-        """Run calls in one worker, as many as it takes at once."""
-        command = Call(definition, rows[0], {})
-        self.quarantine.check(command)
-        seconds = self._deadline_s if deadline_s is None else deadline_s
-        with self._workers.one(time.monotonic() + self._wait_s) as session:
-            started = time.monotonic()
-            if len(rows) > 1 and session.takes_batches:
-                rows = rows[: min(self._workers.commands_left(session), self._first_refused(definition, rows))]
-                try:
-                    results, errors = registry.batch(session.process, definition, rows, seconds)
-                except (EncodeError, MessageTooLarge, NoArea):
-                    pass  # together they are too much, or one of them is at fault: the next one tells
-                else:
-                    for crash in errors:
-                        if isinstance(crash, WorkerCrash):
-                            self.quarantine.add(Call(definition, rows[len(results)], {}), crash)
-                    return Sent(results, errors[0] if errors else None, time.monotonic() - started)
-            try:
-                return Sent([registry.command(session.process, command, seconds)], None, time.monotonic() - started)
-            except WorkerCrash as crash:
-                self.quarantine.add(command, crash)
-                raise
-
-    def _first_refused(self, definition: Definition, rows: Sequence[Row]) -> int:
-        if self.quarantine.listed:
-            for place, row in enumerate(rows[1:], 1):
-                try:
-                    self.quarantine.check(Call(definition, row, {}))
-                except Quarantined:
-                    return place
-        return len(rows)
 
     # --- end
 

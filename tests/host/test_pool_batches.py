@@ -16,6 +16,7 @@ from fxcell import (
     EncodeError,
     Policy,
     Pool,
+    PoolClosed,
     Quarantined,
     Reason,
     WorkerCrash,
@@ -24,7 +25,6 @@ from fxcell import (
     zef_function,
 )  # fmt: skip
 from fxcell.host import audit, registry, templates
-from fxcell.host.pool import pool as pools
 from fxcell.policies import values
 from fxcell.policies.calls import Definition
 from fxcell.sandbox import batches, wire
@@ -112,7 +112,7 @@ def sizes(monkeypatch):
         found.append(len(rows))
         return original(process, definition, rows, deadline_s)
 
-    monkeypatch.setattr(pools.registry, "batch", batch)
+    monkeypatch.setattr(registry, "batch", batch)
     return found
 
 
@@ -288,7 +288,7 @@ def test_pool_closed_in_the_middle_of_a_map_ends_it():
     found = pool.imap(same, range(10**9))
     assert next(found) == 0
     pool.close()
-    with pytest.raises((pools.PoolClosed, WorkerCrash)):
+    with pytest.raises((PoolClosed, WorkerCrash)):
         for _ in found:
             pass
 
@@ -302,7 +302,7 @@ def test_map_that_a_fork_copies_is_over_in_the_child_and_goes_on_in_the_parent()
             try:
                 for _ in found:
                     pass
-            except pools.PoolClosed:
+            except PoolClosed:
                 os._exit(7)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
