@@ -1,6 +1,6 @@
 """Memory that an idle worker alone holds (USS: what its end would give back), of 50 that answered one call each.
 
-Each worker has a supervisor, which is fxcell's own: judged too, together. The pools' workers are shown beside them.
+The limit is the worker's. Each has a supervisor as well, which is fxcell's own: what both hold is shown, as are the pools' workers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def measure(effort: Effort) -> Iterator[Result]:
         *(Side(pool, "benchmarks.peers.calls:memory", pool=pool, workers=PEERS_WORKERS) for pool in peers),
     ]
     answers = interleaved(sides, 1)
-    for what, name in (
-        ("USS of an idle worker", OURS),
-        ("USS of an idle worker and its supervisor", "with supervisor"),
+    for what, name, limit in (
+        ("USS of an idle worker", OURS, 1.0),
+        ("USS of an idle worker and its supervisor", "with supervisor", None),
     ):
         yield Result(
-            f"{what}, {count} workers", "the limit, 4 MiB", answers.median(name), LIMIT_BYTES, "B", 1.0,
+            f"{what}, {count} workers", "4 MiB", answers.median(name), LIMIT_BYTES, "B", limit,
             skipped=answers.absent.get(name, ""), note=answers.failed.get(name, ""),
         )  # fmt: skip
     yield from rows(
