@@ -145,6 +145,30 @@ def zef_function(function: Callable[..., Any]) -> ZefFunction:
     return ZefFunction(function)
 
 
+def as_call(function: Callable[..., Any]) -> ZefFunction:
+    """A zef_function as it is; a function, or anything else that can be called and sent by value, as one."""
+    if isinstance(function, ZefFunction):
+        return function
+    if inspect.isfunction(function):
+        return ZefFunction(function)
+    if not callable(function):
+        raise EffectError(f"{type(function).__name__} cannot be called")
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    call.__name__ = getattr(function, "__name__", type(function).__name__)
+    call.__module__ = _home(function)
+    return ZefFunction(call)
+
+
+def _home(function: Any) -> str:
+    """The module whose package goes along by value when it is the user's own."""
+    if isinstance(function, functools.partial):
+        return _home(function.func)
+    return getattr(function, "__module__", None) or type(function).__module__
+
+
 def known_definition(digest: str, name: str) -> Definition:
     """The definition under this digest, or an empty one that can be sent on but not performed here."""
     return _known.get(digest) or Definition(digest, name)

@@ -83,8 +83,8 @@ class RecordError(UserError):
     """A record of a run cannot be read, used or written."""
 
 
-class PoolClosed(UserError):
-    """The pool takes no more commands."""
+class PoolClosed(UserError, RuntimeError):
+    """The pool takes no more commands. A RuntimeError too, as executors raise when they have been shut down."""
 
 
 class PoolUnavailable(FxcellError):

@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import kernel_image
 
-TIMEOUT_S = 600
+TIMEOUT_S = 1800
 MEMORY_MIB = 2560
 """The initramfs is there twice for a moment, and one test's plugin may use 512 MiB."""
 CPU = "Nehalem,+rdrand"

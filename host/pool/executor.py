@@ -10,11 +10,11 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from fxcell.host.pool.pool import Pool
-from fxcell.policies.calls import ZefFunction, zef_function
+from fxcell.policies.calls import ZefFunction, as_call
 
 
 class PoolExecutor(Executor):
-    """Plain functions, sent by value with what they capture, to the workers of a pool of its own.
+    """Functions and other callables, sent by value with what they capture, to the workers of a pool of its own.
 
     What a function raises comes back as PluginError, and a crash as WorkerCrash, of that future alone: the executor goes on.
     """
@@ -26,12 +26,16 @@ class PoolExecutor(Executor):
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As Executor.submit; blocks while the pool's queue is full."""
-        if isinstance(function, ZefFunction):
-            return self._pool.submit(function(*args, **kwargs))
-        call = self._functions.get(function)
-        if call is None:
-            call = self._functions[function] = zef_function(function)
-        return self._pool.submit(call(*args, **kwargs))
+        return self._pool.submit(self._call_of(function)(*args, **kwargs))
+
+    def _call_of(self, function: Callable[..., Any]) -> ZefFunction:
+        try:
+            call = self._functions.get(function)
+            if call is None:
+                call = self._functions[function] = as_call(function)
+        except TypeError:  # it has no hash, or cannot be referred to weakly, as most of what is written in C
+            return as_call(function)
+        return call
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As Executor.shutdown: what was submitted runs to its end, but for what cancel_futures takes from the queue."""

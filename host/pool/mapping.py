@@ -51,11 +51,14 @@ class Sent:
 class Mapping:
     """One map over a pool. Runners call `run_some`, the consumer iterates over `outcomes`.
 
-    send:    runs a batch. launch: has `run_some` called in a thread; raises when the pool takes no more.
+    send:    runs a batch. launch: has `run_some` called in a thread; raises when the pool takes no more. None: the consumer
+             runs the batches itself, in a thread of the pool, whose other threads may all be waiting for this one.
     runners: at most so many at once. window: at most so many calls on their way.
     """
 
-    def __init__(self, send: Send, launch: Callable[[Callable[[], None]], None], *, runners: int, window: int) -> None:
+    def __init__(
+        self, send: Send, launch: Callable[[Callable[[], None]], None] | None, *, runners: int, window: int
+    ) -> None:
         self._send, self._launch = send, launch
         self._runners_max, self._window_max = runners, window
         self._changed = threading.Condition()
@@ -83,6 +86,8 @@ class Mapping:
                     if more:
                         self._add(given + on_way, rows)
                     on_way += len(rows)
+                    if block == 1 and self._is_done(given if ordered else None):
+                        break  # the next input may be long in coming
                 if not on_way:
                     return
                 sent = self._next(given if ordered else None)
@@ -115,6 +120,8 @@ class Mapping:
         with self._changed:
             self._waiting.append((place, rows))
             self._waiting_calls += len(rows)
+            if self._launch is None:
+                return
             missing = min(self._runners_max - self._runners, len(rows))
             self._runners += missing
         for launched in range(missing):
@@ -125,11 +132,17 @@ class Mapping:
                     self._runners -= missing - launched
                 raise
 
+    def _is_done(self, place: int | None) -> bool:
+        return bool(self._done) if place is None else place in self._done
+
     def _next(self, place: int | None) -> Sent:
         """What became of the batch that begins at this place; without one, of the first that is done."""
         self._check_process()
+        if self._launch is None:
+            while not self._is_done(place) and (batch := self._take()) is not None:
+                self._run(*batch)
         with self._changed:
-            while self._broken is None and (not self._done if place is None else place not in self._done):
+            while self._broken is None and not self._is_done(place):
                 self._changed.wait()
             if self._broken is not None:
                 raise self._broken
@@ -149,7 +162,7 @@ class Mapping:
         try:
             while (batch := self._take()) is not None:
                 self._run(*batch)
-                if time.monotonic() >= end_s:
+                if self._launch is not None and time.monotonic() >= end_s:
                     self._launch(self.run_some)
                     return
         except BaseException as error:  # noqa: BLE001 - it is the consumer's
@@ -183,6 +196,8 @@ class Mapping:
         except Exception as error:  # noqa: BLE001 - it is the first call's outcome; the others are tried for themselves
             sent = Sent([], error, BATCH_TARGET_S)
         done = len(sent)
+        if sent.error is not None and not isinstance(sent.error, OutcomeError):
+            sent.error.add_note(f"this was input {start + done - 1} of the map, counted from 0")
         with self._changed:
             self._done[start] = sent
             if done < len(rows):

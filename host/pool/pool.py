@@ -22,7 +22,7 @@ from fxcell.host.pool.mapping import Mapping
 from fxcell.host.pool.quarantine import Quarantine
 from fxcell.host.pool.sending import Sender
 from fxcell.host.pool.workers import CLOSED, Keeping, Workers
-from fxcell.policies.calls import ZefFunction, zef_function
+from fxcell.policies.calls import as_call
 from fxcell.policies.errors import EffectError, OutcomeError, PoolBusy, PoolClosed
 from fxcell.policies.limits import MiB
 from fxcell.policies.loader import load_policy
@@ -41,7 +41,9 @@ class Pool:
 
     Commands follow each other in one worker's memory: what code leaves behind there, the next command in it can meet. Where
     inputs or code are of people who must not meet, give each their own pool, or every command its own worker (fresh=True).
-    The end of `with` waits for what was submitted; an exception in it, and close(), end every worker at once.
+    The end of `with` waits for what was submitted; an exception in it, and close(), end every worker at once, and so does
+    the garbage collector when nobody holds the pool any more. Done-callbacks and handlers of effects run in the pool's own
+    threads: one that waits there for a future of the pool can wait for itself.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Pool:
         self._closing = threading.Lock()
         self._closed = False
         _pools.add(self)
+        weakref.finalize(self, _abandon, self._workers, self._threads).atexit = False
         if min_workers:
             try:
                 self._workers.warm(time.monotonic() + wait_s)
@@ -179,7 +182,7 @@ class Pool:
 
         Short calls travel many at a time, as many as take about 5 ms; each still has an outcome of its own.
 
-        function:   a zef_function, or a plain one.
+        function:   a zef_function, or anything that can be called and sent by value.
         on_error:   "return" puts each OutcomeError in the place of its result.
         deadline_s: seconds for each call, as for run.
         progress:   True, or a label, shows a bar on standard error where that is a terminal.
@@ -199,11 +202,12 @@ class Pool:
             raise EffectError("map needs a function and at least one iterable of inputs")
         if deadline_s is not None:
             _check_seconds("deadline_s", deadline_s)
-        call = function if isinstance(function, ZefFunction) else zef_function(function)
+        call = as_call(function)
         call(*[None] * len(inputs))  # raises TypeError when it does not take so many arguments
         seconds = self._deadline_s if deadline_s is None else deadline_s
         mapping = Mapping(
-            lambda rows: self._sender.many(call.definition, rows, seconds), lambda act: self._launch(act, mapping),
+            lambda rows: self._sender.many(call.definition, rows, seconds),
+            None if self._threads.runs_this_thread else lambda act: self._launch(act, mapping),
             runners=self._workers.maximum, window=self._queue,
         )  # fmt: skip
         outcomes = mapping.outcomes(inputs, ordered=ordered, return_errors=on_error == "return")
@@ -277,6 +281,13 @@ class Pool:
             self.join()
         else:
             self.close()
+
+
+def _abandon(workers: Workers, threads: DaemonExecutor) -> None:
+    """Nobody holds the pool any more. In a thread: the garbage collector runs in the middle of anything."""
+    if not workers.is_closed:
+        threads.close()
+        threading.Thread(target=workers.close, name="fxcell-pool-end", daemon=True).start()
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()

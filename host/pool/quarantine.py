@@ -28,7 +28,7 @@ class Quarantine:
         self.after = after
         self._lock = threading.Lock()
         self._crashes: OrderedDict[str, list[str]] = OrderedDict()
-        self._refused: set[str] = set()
+        self._refused: dict[str, frozenset[str]] = {}  # with the digests of the code in it
 
     def check(self, value: Any) -> None:
         """Raises Quarantined when the value has crashed its worker too often."""
@@ -44,15 +44,20 @@ class Quarantine:
         """Count a crash, if it was the input's doing."""
         if crash.reason in _NOT_ITS_DOING:
             return
-        digest = digest_of(value)
+        digest, code = _digests_of(value)
         with self._lock:
             reasons = self._crashes.setdefault(digest, [])
             reasons.append(crash.reason.value)
             self._crashes.move_to_end(digest)
             if len(reasons) >= self.after:
-                self._refused.add(digest)
+                self._refused[digest] = code
             while len(self._crashes) > _KEPT:
-                self._refused.discard(self._crashes.popitem(last=False)[0])
+                self._refused.pop(self._crashes.popitem(last=False)[0], None)
+
+    def concerns(self, code: str) -> bool:
+        """True when an input of the code with this digest is refused."""
+        with self._lock:
+            return any(code in digests for digests in self._refused.values())
 
     @property
     def listed(self) -> list[str]:
@@ -63,14 +68,18 @@ class Quarantine:
     def release(self, digest: str) -> None:
         """Let an input in again."""
         with self._lock:
-            self._refused.discard(digest)
+            self._refused.pop(digest, None)
             self._crashes.pop(digest, None)
 
 
 def digest_of(value: Any) -> str:
     """SHA-256 of a command's bytes and of the code in it, in hex."""
+    return _digests_of(value)[0]
+
+
+def _digests_of(value: Any) -> tuple[str, frozenset[str]]:
     packed = values.pack_inline(value)
     told = hashlib.sha256(packed.body)
     for digest in sorted(packed.definitions):
         told.update(digest.encode())
-    return told.hexdigest()
+    return told.hexdigest(), frozenset(packed.definitions)

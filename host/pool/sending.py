@@ -57,7 +57,7 @@ class Sender:
             raise
 
     def _first_refused(self, definition: Definition, rows: Sequence[Row]) -> int:
-        if self._quarantine.listed:
+        if self._quarantine.concerns(definition.digest):
             for place, row in enumerate(rows[1:], 1):
                 try:
                     self._quarantine.check(Call(definition, row, {}))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Workers:
         self._changed = threading.Condition()
         self._idle: list[Kept] = []
         self._busy: set[Kept] = set()
+        self._waiting: deque[object] = deque()
         self._count = 0
         self._closed = False
         self._farewell = Farewell()
@@ -89,6 +91,11 @@ class Workers:
     def count(self) -> int:
         """How many workers there are, those that are being started included."""
         return self._count
+
+    @property
+    def is_closed(self) -> bool:
+        """True once close() was called."""
+        return self._closed
 
     def warm(self, deadline: float) -> None:
         """Start the minimum ahead of need. Raises as take."""
@@ -124,6 +131,7 @@ class Workers:
         """In the child of a fork: the workers belong to the parent."""
         self._changed, self._closed = threading.Condition(), True
         self._idle, self._busy, self._count = [], set(), 0
+        self._waiting.clear()
         self._farewell.forget_after_fork()
 
     def _take(self, deadline: float) -> Kept:
@@ -150,23 +158,38 @@ class Workers:
         return worker
 
     def _idle_or_room(self, deadline: float, gone: list[Kept]) -> Kept | None:
-        while True:
-            if self._closed:
-                raise PoolClosed(CLOSED)
-            while self._idle:
-                worker = self._idle.pop()
-                if worker.session.lives and not worker.hangs():
-                    self._busy.add(worker)
-                    return worker
-                gone.append(worker)
-                self._count -= 1
-            if self._count < self.maximum:
-                self._count += 1
-                return None
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise PoolBusy(f"none of the {self.maximum} workers was free before the deadline; allow more, or wait longer")
-            self._changed.wait(left_s)
+        # In turn: a map takes its worker again the moment it gave it back, and would leave nothing to those who wait.
+        turn = object()
+        self._waiting.append(turn)
+        try:
+            while True:
+                if self._closed:
+                    raise PoolClosed(CLOSED)
+                if self._waiting[0] is turn:
+                    if (worker := self._living_idle(gone)) is not None:
+                        return worker
+                    if self._count < self.maximum:
+                        self._count += 1
+                        return None
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    why = f"none of the {self.maximum} workers was free before the deadline"
+                    raise PoolBusy(f"{why}; allow more, or wait longer")
+                self._changed.wait(left_s)
+        finally:
+            self._waiting.remove(turn)
+            if self._waiting:
+                self._changed.notify_all()
+
+    def _living_idle(self, gone: list[Kept]) -> Kept | None:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.session.lives and not worker.hangs():
+                self._busy.add(worker)
+                return worker
+            gone.append(worker)
+            self._count -= 1
+        return None
 
     def _started(self, deadline: float) -> Session:
         while True:
@@ -193,7 +216,7 @@ class Workers:
             elif keep:
                 tired.append(worker)
             self._count -= len(tired)
-            self._changed.notify()
+            self._changed.notify_all()
         for one in tired:
             self._farewell.end(one.session)
 
@@ -219,4 +242,4 @@ class Workers:
     def _forget_one(self) -> None:
         with self._changed:
             self._count -= 1
-            self._changed.notify()
+            self._changed.notify_all()

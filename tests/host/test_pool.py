@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
+import gc
 import itertools
 import os
 import signal
@@ -229,6 +231,15 @@ with Pool(2) as pool:
 """
 
 
+_LEAVE = """
+import os, sys
+import fxcell.host
+fxcell.host.shutdown()
+sys.stdout.flush()
+os._exit(0)  # the interpreter's own end flushes a standard error that is not there
+"""
+
+
 def test_progress_is_shown_on_a_terminal_and_not_elsewhere():
     command = [sys.executable, "-c", _MAP_WITH_PROGRESS]
     piped = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -247,6 +258,21 @@ def test_progress_is_shown_on_a_terminal_and_not_elsewhere():
     assert b"halving [x]" in seen
     assert b"500/500" in seen
     assert b"100 failed" in seen
+
+
+def test_progress_without_a_standard_error_or_with_a_terminal_that_went_away_loses_no_result():
+    gone = """
+import os, sys
+outer, inner = os.openpty()
+sys.stderr = os.fdopen(inner, "w")
+os.close(outer)
+"""
+    for start in ("import sys; sys.stderr = None\n", gone):
+        done = subprocess.run(
+            [sys.executable, "-c", start + _MAP_WITH_PROGRESS + _LEAVE],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, b"500\n")
 
 
 def test_close_under_load_ends_what_runs_and_cancels_what_waits():
@@ -355,6 +381,100 @@ def test_commands_from_many_threads_are_each_answered_once():
 def test_argument_out_of_range_is_told_by_name(wrong):
     with pytest.raises(EffectError, match=list(wrong)[-1]):
         Pool(**wrong)
+
+
+def test_command_beside_an_endless_map_gets_its_turn():
+    with Pool(1, wait_s=20) as pool:
+        found = pool.imap(dwell, itertools.repeat(1))
+        eaten = threading.Event()
+        stop = threading.Event()
+
+        def eat():
+            for _ in found:
+                eaten.set()
+                if stop.is_set():
+                    break
+            found.close()
+
+        eater = threading.Thread(target=eat)
+        eater.start()
+        assert eaten.wait(30)
+        assert [pool.run(add(n, 1)) for n in range(5)] == [1, 2, 3, 4, 5]
+        stop.set()
+        eater.join(30)
+
+
+def test_result_of_a_slow_source_comes_before_its_next_inputs():
+    taken = []
+    answered = threading.Event()
+
+    def source():
+        for n in range(6):
+            taken.append(n)
+            yield n
+            if n == 0:
+                assert answered.wait(30)  # the first has its result now, and the second input is asked for
+
+    with Pool(2) as pool:
+        found = pool.imap(add, source(), [0] * 6, ordered=False)
+        original = pool._sender.many
+
+        def many(*args):
+            sent = original(*args)
+            answered.set()
+            return sent
+
+        pool._sender.many = many
+        assert next(found) == 0
+        assert len(taken) <= 3
+        assert sorted(found) == [1, 2, 3, 4, 5]
+
+
+def test_pool_that_nobody_holds_ends_its_workers():
+    pool = Pool(1)
+    assert pool.run(add(1, 2)) == 3
+    (worker,) = registry.list_living()
+    del pool
+    gc.collect()
+    end = time.monotonic() + 30
+    while os.path.exists(f"/proc/{worker['pid']}"):
+        assert time.monotonic() < end, "the worker of the abandoned pool lives on"
+        time.sleep(0.01)
+
+
+class _Adder:
+    def __init__(self, base):
+        self.base = base
+
+    def __call__(self, n):
+        return self.base + n
+
+
+def test_executor_takes_whatever_can_be_called_and_refuses_as_executors_do():
+    with PoolExecutor(1) as executor:
+        assert executor.submit(functools.partial(int, base=2), "101").result() == 5
+        assert executor.submit(str.upper, "a").result() == "A"
+        assert executor.submit(_Adder(2), 3).result() == 5
+        assert list(executor.map(len, ["a", "bc"])) == [1, 2]
+        with pytest.raises(EffectError, match="int cannot be called"):
+            executor.submit(3)
+    with pytest.raises(RuntimeError):
+        executor.submit(str.upper, "a")
+
+
+def test_error_of_a_map_that_is_no_outcome_says_which_input_it_was():
+    with Pool(1) as pool, pytest.raises(EncodeError) as caught:
+        pool.map(add, [1, 2, threading.Lock()], [1, 2, 3], on_error="return")
+    assert caught.value.__notes__ == ["this was input 2 of the map, counted from 0"]
+
+
+def test_quarantine_concerns_only_the_code_of_what_it_refuses():
+    with Pool(1, quarantine_after=1) as pool:
+        pool.outcome(misbehave("crash", 1))
+        assert pool.quarantine.concerns(misbehave.definition.digest)
+        assert not pool.quarantine.concerns(add.definition.digest)
+        pool.quarantine.release(pool.quarantine.listed[0])
+        assert not pool.quarantine.concerns(misbehave.definition.digest)
 
 
 def test_policy_holds_in_every_worker_of_the_pool():

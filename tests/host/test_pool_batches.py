@@ -7,12 +7,14 @@ import json
 import os
 import threading
 from collections import Counter, defaultdict
+from typing import Any
 
 import pytest
 
 from fxcell import (
     FX,
     Effect,
+    EffectFailed,
     EncodeError,
     Policy,
     Pool,
@@ -44,6 +46,18 @@ class PoolTold(Effect):
 @handles(PoolTold)
 def tell(effect):
     TOLD[effect.number] += 1
+
+
+POOL_NESTED: list[Any] = []
+
+
+class PoolNested(Effect):
+    """Has the host use the pool that it is asked from."""
+
+
+@handles(PoolNested)
+def nest(effect):
+    return POOL_NESTED[-1](effect)
 
 
 class PoolBegun(Effect):
@@ -257,6 +271,25 @@ def test_input_is_sent_while_the_source_waits_for_its_outcome():
     with Pool(2, policy=policy) as pool:
         assert pool.map(tell, source()) == [0, 1, 2]
     templates.close(policy)
+
+
+def test_map_inside_a_handler_while_every_worker_waits_for_one_ends_when_none_gets_free():
+    def nested(_effect):
+        return sum(pool.map(same, range(3)))
+
+    @zef_function
+    def ask(_n):
+        return FX.PoolNested() | run
+
+    POOL_NESTED.append(nested)
+    policy = Policy(name="nested", effects={"PoolNested": True})
+    with Pool(2, policy=policy, wait_s=0.5) as pool:
+        assert pool.map(ask, [1], on_error="return") == [3]
+        found = pool.map(ask, range(2), on_error="return")
+    POOL_NESTED.clear()
+    templates.close(policy)
+    assert len(found) == 2
+    assert all(outcome == 3 or isinstance(outcome, EffectFailed) for outcome in found)
 
 
 def test_refused_input_is_refused_among_many_and_the_others_are_answered():
