@@ -10,6 +10,8 @@ from fxcell.policies.limits import MiB
 
 _BORDER, _LIMITS, _HOST = "process border", "limits", "host"
 _SHORT_S = 0.6
+_MANY_MESSAGES_S = 30
+"""On a slow machine it takes some seconds to print as much as the limit allows."""
 _DIES = frozenset({"signal", "out_of_memory"})
 _IN_TIME = frozenset({"deadline", "cpu_limit"})
 _PROTOCOL = frozenset({"protocol_violation"})
@@ -55,9 +57,9 @@ RESOURCES = (
     Attack("open_files", "resources", "more open files than the limit", "exhausting.descriptors", _LIMITS,
            arguments=lambda a: {"most": a.policy.limits.open_files + 1}),
     Attack("output", "resources", "writes to descriptor 1 without end", "exhausting.output", _LIMITS,
-           frozenset({"output_limit"}), lambda a: {"descriptor": 1, "most_bytes": _output(a)}),
+           frozenset({"output_limit"}), lambda a: {"descriptor": 1, "most_bytes": _output(a)}, deadline_s=_MANY_MESSAGES_S),
     Attack("print", "resources", "prints without end", "exhausting.printed", _LIMITS,
-           frozenset({"output_limit"}), lambda a: {"most_bytes": _output(a)}),
+           frozenset({"output_limit"}), lambda a: {"most_bytes": _output(a)}, deadline_s=_MANY_MESSAGES_S),
     Attack("scratch", "resources", "fills /tmp", "writing.fill", _LIMITS,
            arguments=lambda a: {"folder": a.sentinels.open_folder if not a.policy.limits.scratch_bytes else "/tmp",
                                 "most_bytes": a.policy.limits.scratch_bytes}),
