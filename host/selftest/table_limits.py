@@ -10,7 +10,7 @@ from fxcell.policies.limits import MiB
 
 _BORDER, _LIMITS, _HOST = "process border", "limits", "host"
 _SHORT_S = 0.6
-_MANY_MESSAGES_S = 30
+_MANY_MESSAGES_S = 20
 """On a slow machine it takes some seconds to print as much as the limit allows."""
 _DIES = frozenset({"signal", "out_of_memory"})
 _IN_TIME = frozenset({"deadline", "cpu_limit"})
