@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import signal
+import threading
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -94,6 +95,11 @@ class Handles:
         self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
         self.channel.decoded_bytes_max = decoded_size.budget_bytes(policy.limits.memory_bytes)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
+        self._looking = threading.Lock()
+        self._end_poller = select.poll()
+        self._end_poller.register(self.pidfd, select.POLLIN)
+        # POLLHUP comes some milliseconds before the supervisor has ended too.
+        self._end_poller.register(self.channel.fileno(), 0)
 
     def enter_cgroup(self) -> bool:
         """See to it that the worker is in its group, before it gets any command; False when it has ended already.
@@ -133,10 +139,8 @@ class Handles:
         """
         if self.pidfd < 0 or self.stop_requested:
             return True
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        poller.register(self.channel.fileno(), 0)  # POLLHUP comes some milliseconds before the supervisor has ended too
-        return bool(poller.poll(0))
+        with self._looking:  # one thread at a time may use a poll object
+            return bool(self._end_poller.poll(0))
 
     def note_ended(self, message: Any) -> None:
         """Keep a report that came where another message was expected."""

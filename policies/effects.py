@@ -20,6 +20,8 @@ from fxcell.policies.fields import MISSING, Field, converter, type_text
 from fxcell.policies.names import short
 
 _registry: dict[str, type[Effect]] = {}
+_NAMES_TOLD = 40
+"""Of the effects that there are, in the error for one that there is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +216,10 @@ class _Vocabulary:
         except KeyError:
             near = difflib.get_close_matches(name, _known(), 1)
             hint = f"; did you mean FX.{near[0]}?" if near else ""
+            known = sorted(_known())
+            more = f", and {len(known) - _NAMES_TOLD} more" if len(known) > _NAMES_TOLD else ""
             raise UnknownEffectError(
-                f"there is no effect FX.{name}{hint} Known: {', '.join(sorted(_known()))}. "
+                f"there is no effect FX.{name}{hint} Known: {', '.join(known[:_NAMES_TOLD])}{more}. "
                 "(A worker knows an effect of your own only where its policy grants it.)"
             ) from None
 

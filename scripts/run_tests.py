@@ -7,6 +7,7 @@ Run by:   .venv/bin/python scripts/run_tests.py [--random] [--chaos] [--kernel-l
           --compatibility  also CPython's own tests and big libraries in workers (scripts/test_compatibility.py)
           --pythons        also the allowlist and the crash evidence on every Python here (scripts/test_pythons.py)
 Prints:   each part's own output; last line `N passed, N failed, N skipped`, all pytest runs added up.
+Reads:    FXCELL_SUITES_UNTIL_S: after so many seconds no suite of those with dashes is begun; it says which
 Exit:     0 only when every part passed. A part that fails does not stop the later ones.
 """
 
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -28,6 +30,8 @@ MORE = {
     "--compatibility": ("compatibility", "test_compatibility.py"),
     "--pythons": ("other versions of Python", "test_pythons.py"),
 }
+UNTIL_S = float(os.environ.get("FXCELL_SUITES_UNTIL_S", "inf"))
+"""After so many seconds no further suite is begun: on a slow machine the tests themselves come first."""
 CHECKS = {
     "lint": [BIN / "ruff", "check", "--quiet", "."],
     "types": [BIN / "mypy"],
@@ -38,6 +42,7 @@ CHECKS = {
 
 def main() -> int:
     """Run every part; exit code for the shell."""
+    started_s = time.monotonic()
     arguments = [argument for argument in sys.argv[1:] if argument not in MORE]
     failed = [name for name, command in CHECKS.items() if not passes(name, command)]
     totals = {"passed": 0, "failed": 0, "skipped": 0}
@@ -55,7 +60,9 @@ def main() -> int:
                 failed.append("tests as an ordinary user")
             add_counts(totals, user_report)
         for option, (title, script) in MORE.items():
-            if option in sys.argv:
+            if option in sys.argv and time.monotonic() - started_s > UNTIL_S:
+                print(f"\n== {title}\nskipped: {UNTIL_S:.0f} s are over; run scripts/{script} by itself", flush=True)
+            elif option in sys.argv:
                 report = Path(folder, f"{script}.xml")
                 if not passes(title, [BIN / "python", ROOT / "scripts" / script, f"--report={report}"]):
                     failed.append(title)

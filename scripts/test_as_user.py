@@ -28,6 +28,17 @@ CANDIDATES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/python/bin")
 QUESTION = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_config_var('EXT_SUFFIX'))"
 
+SAME_FOR_EVERYBODY = (
+    "tests/policies",
+    "tests/sandbox/test_wire.py",
+    "tests/host/test_policy_difference.py",
+    "tests/host/test_policy_learning.py",
+    "tests/host/test_command_replay.py",
+    "tests/host/test_bad_input.py",
+    "tests/test_benchmarks.py",
+)
+"""What no privilege of the user changes; seen as root, or by whoever runs the tests, and not again."""
+
 
 def main() -> int:
     """Copy, make the venv, run; exit code for the shell."""
@@ -56,7 +67,10 @@ def main() -> int:
         give_away(checkout, home)
         result = home / "report.xml"
         print(f"uid {UID} with {python}", flush=True)
-        command = [place / "venv" / "bin" / "pytest", "-rs", f"--junitxml={result}", *arguments]
+        chosen = arguments or [f"--ignore={path}" for path in SAME_FOR_EVERYBODY]
+        if not arguments:
+            print(f"not again, for no privilege changes them: {', '.join(SAME_FOR_EVERYBODY)}", flush=True)
+        command = [place / "venv" / "bin" / "pytest", "-rs", f"--junitxml={result}", *chosen]
         done = as_user(command, cwd=checkout, env=clean_environment(home, place / "venv"))
         if report is not None and result.is_file():
             shutil.copyfile(result, report)

@@ -114,14 +114,23 @@ def _spares(processes: list[psutil.Process]) -> set[int]:
     spares: set[int] = set()
     registry = sys.modules.get("fxcell.host.registry")
     given = set() if registry is None else {session.pid for session in registry._living()}
+    # Not psutil's children(), which reads every process of the machine each time: a run keeps some dozen templates.
+    below: dict[int, list[psutil.Process]] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below.setdefault(process.ppid(), []).append(process)
     for template in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if template.name() == "fxcell-template" and (
-                supervisors := [child for child in template.children() if child.pid not in given]
-            ):
+            supervisors = [child for child in below.get(template.pid, []) if child.pid not in given]
+            if supervisors and template.name() == "fxcell-template":
                 newest = max(supervisors, key=lambda process: (process.create_time(), process.pid))
-                spares |= {newest.pid, *(child.pid for child in newest.children(recursive=True))}
+                spares |= {newest.pid, *(child.pid for child in _all_below(newest.pid, below))}
     return spares
+
+
+def _all_below(pid: int, below: dict[int, list[psutil.Process]]) -> list[psutil.Process]:
+    children = below.get(pid, [])
+    return [*children, *(deeper for child in children for deeper in _all_below(child.pid, below))]
 
 
 def _command_line(process: psutil.Process) -> list[str]:

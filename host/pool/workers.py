@@ -233,7 +233,8 @@ class Workers:
 
     def _is_worth_keeping(self, worker: Kept) -> bool:
         session = worker.session
-        if not session.lives or session.commands >= self._keeping.commands:
+        # Whether it lives, the kernel is asked when it is taken again.
+        if session.ended or session.commands >= self._keeping.commands:
             return False
         with suppress(OSError, ValueError):  # it ends at this very moment: the next who takes it will see
             return not worker.has_grown(self._keeping.growth_bytes)
