@@ -28,6 +28,7 @@ CANDIDATES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
 FOLDERS = ("/usr/bin", "/usr/local/bin", "/opt/python/bin")
 QUESTION = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_config_var('EXT_SUFFIX'))"
 
+PASSED_ON = ("CI", "FXCELL_REQUIRE", "FXCELL_CHAOS_COMMANDS", "FXCELL_CHAOS_SEED", "FXCELL_SOAK_CALLS", "FXCELL_WORKERS")
 SAME_FOR_EVERYBODY = (
     "tests/policies",
     "tests/sandbox/test_wire.py",
@@ -147,7 +148,7 @@ def clean_environment(home: Path, venv: Path) -> dict[str, str]:
         "TMPDIR": str(home / "tmp"),
         "PATH": f"{venv}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "LANG": "C.UTF-8",
-        **{name: os.environ[name] for name in ("CI", "FXCELL_REQUIRE") if name in os.environ},
+        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
     }
 
 
