@@ -96,7 +96,7 @@ class Exchange:
                  comes as Answered. 0 for a command.
 
         What is raised to the caller is raised elsewhere: no frame that held a message or a refused value goes with it.
-        Raises: MessageTooLarge, EncodeError - before the worker heard of the command; whatever
+        Raises: MessageTooLarge, EncodeError, and NoArea for a batch - before the worker heard of the command; whatever
                 interrupts the caller, after which the worker cannot be used again.
         """
         self._commands += 1

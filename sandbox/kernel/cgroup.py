@@ -145,12 +145,10 @@ class Group:
         against 10 ms); one that moves itself does not. Source: cgroup_procs_write_start() in kernel/cgroup/cgroup.c.
         """
         opened: list[int] = []
+        if self._v2:
+            return opened
         try:
-            opened.extend(
-                os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC)
-                for path in sorted(set(self._paths.values()) - self._v2)
-                if not self._v2
-            )
+            opened.extend(os.open(f"{path}/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in sorted(self.paths))
         except OSError:
             for descriptor in opened:
                 os.close(descriptor)
@@ -159,7 +157,7 @@ class Group:
 
     def holds(self, pid: int) -> bool:
         """True when a process is in the group, in each hierarchy; asked of the kernel."""
-        return all(str(pid) in lines(f"{path}/cgroup.procs") for path in set(self._paths.values()))
+        return all(str(pid) in lines(f"{path}/cgroup.procs") for path in self.paths)
 
     @property
     def paths(self) -> set[str]:

@@ -18,7 +18,6 @@ import time
 import pytest
 
 from fxcell import (
-    FX,
     EffectError,
     EncodeError,
     Limits,
@@ -32,19 +31,13 @@ from fxcell import (
     Quarantined,
     Reason,
     WorkerCrash,
-    run,
     zef_function,
 )  # fmt: skip
 from fxcell.host import registry, templates
 from fxcell.host.pool import breaker, workers
-from tests.leaks import assert_nothing_left
+from tests.host.pools import nothing_left as nothing_left  # noqa: PLC0414 - the fixture
 
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    FX.StopWorkerProcess(process=FX.StartWorkerProcess() | run) | run  # the template process of the policy stays
-    with assert_nothing_left():
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @zef_function

@@ -31,7 +31,7 @@ from fxcell.policies import values
 from fxcell.policies.calls import Definition
 from fxcell.sandbox import batches, wire
 from fxcell.sandbox.area import SIZE_BYTES, HostArea, WorkerArea
-from tests.leaks import assert_nothing_left
+from tests.host.pools import nothing_left as nothing_left  # noqa: PLC0414 - the fixture
 
 TOLD: Counter[int] = Counter()
 BEGUN = threading.Event()
@@ -69,11 +69,7 @@ def begin(_effect):
     BEGUN.set()
 
 
-@pytest.fixture(autouse=True)
-def nothing_left():
-    FX.StopWorkerProcess(process=FX.StartWorkerProcess() | run) | run  # the template process of the policy stays
-    with assert_nothing_left():
-        yield
+pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @zef_function

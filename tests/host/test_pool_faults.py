@@ -23,29 +23,14 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from fxcell import FX, Effect, Pool, Reason, WorkerCrash, handles, load_policy, zef_function
+from fxcell import FX, Pool, Reason, WorkerCrash, load_policy, zef_function
 from fxcell.host import ending, registry, templates, watching
 from fxcell.sandbox.kernel import processes
+from tests.host.pools import acts, counted
 from tests.leaks import assert_nothing_left
 
 PATIENCE_S = 30.0
 LARGE = 8 << 20  # characters of a frame that no socket buffer takes at once
-counted: Counter[str] = Counter()
-acts: dict[str, object] = {}
-
-
-class Step(Effect):
-    """A command tells the host where it is. The host counts it, and does what the test wants at that moment."""
-
-    item: str
-
-
-@handles(Step)
-def step(effect, context):
-    counted[effect.item] += 1
-    act = acts.get(effect.item)
-    return None if act is None else act(context)
-
 
 POLICY = load_policy("compute").replaced(name="faults", effects={"Step": True})
 

@@ -33,45 +33,29 @@ from fxcell import (
     zef_function,
 )  # fmt: skip
 from fxcell.host import templates
+from tests.host.pools import acts, counted, step
 from tests.leaks import assert_nothing_left
 
 PATIENCE_S = 30.0
-counted: Counter[str] = Counter()
-acts: dict[str, object] = {}
-
-
-class Tell(Effect):
-    """A command tells the host that it is there. The host counts it, and does what the test wants at that moment."""
-
-    item: str
-
-
-@handles(Tell)
-def tell(effect, context):
-    counted[effect.item] += 1
-    act = acts.get(effect.item)
-    return None if act is None else act(context)
-
-
-class TellLater(Effect):
+class StepLater(Effect):
     """The same, by a coroutine."""
 
     item: str
 
 
-@handles(TellLater)
+@handles(StepLater)
 async def tell_later(effect, context):
     await asyncio.sleep(0)
-    return tell(effect, context)
+    return step(effect, context)
 
 
-POLICY = load_policy("compute").replaced(name="misuse", effects={"Tell": True, "TellLater": True})
+POLICY = load_policy("compute").replaced(name="misuse", effects={"Step": True, "StepLater": True})
 
 
 @pytest.fixture(autouse=True, scope="module")
 def template():
-    FX.Tell(item="") | run  # what handlers need once is there before anything is counted, a loop for coroutines too
-    FX.TellLater(item="") | run
+    FX.Step(item="") | run  # what handlers need once is there before anything is counted, a loop for coroutines too
+    FX.StepLater(item="") | run
     templates.template_for(POLICY)
     yield
     templates.close(POLICY)
@@ -87,13 +71,13 @@ def nothing_left(template):
 
 @zef_function
 def work(item):
-    FX.Tell(item=item) | run
+    FX.Step(item=item) | run
     return item
 
 
 @zef_function
 def work_later(item):
-    FX.TellLater(item=item) | run
+    FX.StepLater(item=item) | run
     return item
 
 
@@ -101,7 +85,7 @@ def work_later(item):
 def answer_a_lock(item):
     import threading
 
-    FX.Tell(item=item) | run
+    FX.Step(item=item) | run
     return threading.Lock()
 
 
@@ -109,7 +93,7 @@ def answer_a_lock(item):
 def spend(item, seconds):
     import time
 
-    FX.Tell(item=item) | run
+    FX.Step(item=item) | run
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
@@ -120,7 +104,7 @@ def spend(item, seconds):
 def linger(item):
     import time
 
-    FX.Tell(item=item) | run
+    FX.Step(item=item) | run
     time.sleep(3600)
 
 
@@ -292,7 +276,7 @@ def test_done_callback_that_raises_for_certain_leaves_the_only_thread_at_work(er
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, EffectFailed])
 def test_effect_handler_that_raises_is_the_failure_of_its_own_command(function, error):
     def fail(_context):
-        raise error(*(["Tell", "broken", "as the test wants"] if error is EffectFailed else []))
+        raise error(*(["Step", "broken", "as the test wants"] if error is EffectFailed else []))
 
     acts["3"] = fail
     with Pool(2, policy=POLICY) as pool:
