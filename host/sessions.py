@@ -1,6 +1,6 @@
 """A session: one worker from start to end, commands one at a time.
 
-    start      cgroup -> sockets -> template.spawn -> listening (supervisor) -> hello (worker), Enforced checked
+    start      cgroup -> sockets -> template.spawn -> greeting.py: listening (supervisor) -> hello (worker), Enforced checked
     command    exchange.py: what goes out, and in which order what may come in
     end        kill or notice -> the supervisor's report -> pidfd ready -> cgroup read and removed -> diagnose
 
@@ -18,14 +18,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import capnp
-
 from fxcell.host import broker as brokers
 from fxcell.host import cancelling, ending, telemetry, templates
 from fxcell.host.batching import Batch
 from fxcell.host.diagnose import HostCause
 from fxcell.host.effects.context import Caller, Context
 from fxcell.host.exchange import Exchange, Failure, Verdict
+from fxcell.host.greeting import NotReady, await_greeting
 from fxcell.host.outputs import Outputs
 from fxcell.policies import values
 from fxcell.policies.calls import Definition
@@ -33,11 +32,9 @@ from fxcell.policies.crash import Evidence, Reason, WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess, is_own
 from fxcell.policies.errors import EncodeError, MessageTooLarge, WorkerStopped
 from fxcell.policies.policy import Policy
-from fxcell.sandbox import enforced, wire
 from fxcell.sandbox.area import NoArea
 from fxcell.sandbox.plan import Plan
 from fxcell.sandbox.probe import Probe
-from fxcell.sandbox.worker import PROTOCOL
 
 if TYPE_CHECKING:
     from fxcell.host.tapes import Tape
@@ -85,7 +82,7 @@ class Session:
         self._exchange = Exchange(policy, self._handles, self.broker, self.outputs)
         try:
             self.channel = self._handles.channel
-            self._greet(deadline)
+            self._await_greeting(deadline)
         except WorkerCrash as crash:
             self._handles.close(self._template)
             raise WorkerCrash(crash.reason, crash.detail, crash.evidence) from crash
@@ -124,31 +121,12 @@ class Session:
         """idle, busy, or ended."""
         return "ended" if self.ended else "busy" if self.busy else "idle"
 
-    # --- start
-
-    def _greet(self, deadline: float) -> None:
+    def _await_greeting(self, deadline: float) -> None:
         try:
-            listening = self._handles.report.receive(deadline)
-            if listening.which() != "listening":
-                self._handles.note_ended(listening)
-                self._die(None, ready=False)
-            self.channel.end_with(self._handles.report)
-            hello = self.channel.receive(deadline)
-            if hello.which() != "hello" or hello.hello.protocol != PROTOCOL:
-                self._die(HostCause(Reason.PROTOCOL_VIOLATION, f"the worker greeted with {hello.which()}"), ready=False)
-        except wire.ChannelClosed as closed:
-            self._die(None, ready=False, mid_frame=closed.mid_frame)
-        except (wire.WireError, capnp.KjException) as error:
-            self._die(HostCause(Reason.PROTOCOL_VIOLATION, str(error)), ready=False)
-        except wire.DeadlinePassed:
-            self._die(HostCause(Reason.DEADLINE, f"not ready within {self.policy.limits.start_s} s"), ready=False)
-        self.layers = enforced.check(
-            self._template.plan, self.policy.limits, hello.hello.enforced, outside=self._template.outside,
-            in_memory_cgroup=self._handles.group is not None,
-        )  # fmt: skip
-        self.enforced = enforced.decoded(hello.hello.enforced)
-        if not self._handles.enter_cgroup():
-            self._die(None, ready=False)
+            greeting = await_greeting(self._handles, self._template, self.policy, deadline)
+        except NotReady as failed:
+            self._die(failed.cause, ready=False, mid_frame=failed.mid_frame)
+        self.layers, self.enforced = greeting.layers, greeting.enforced
 
     # --- commands
 

@@ -112,9 +112,11 @@ class ZefFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self._signature = inspect.signature(function)
+        self._positional = _positional_counts(self._signature)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Call:
-        self._signature.bind(*args, **kwargs)
+        if kwargs or len(args) not in self._positional:
+            self._signature.bind(*args, **kwargs)  # a third of what it takes to describe a call and encode it
         return Call(self.definition, args, kwargs)
 
     @functools.cached_property
@@ -131,6 +133,15 @@ class ZefFunction:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (ZefFunction, (self.function,))
+
+
+def _positional_counts(signature: inspect.Signature) -> range:
+    """How many positional arguments alone make a call that is right."""
+    parameters = signature.parameters.values()
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        return range(0)
+    return range(sum(p.default is p.empty for p in places), len(places) + 1)
 
 
 def zef_function(function: Callable[..., Any]) -> ZefFunction:

@@ -206,6 +206,9 @@ class _Vocabulary:
     """The FX namespace: one attribute per known effect class."""
 
     def __getattr__(self, name: str) -> type[Effect]:
+        known = _registry.get(name)
+        if known is not None:
+            return known
         if name.startswith("_"):
             raise AttributeError(name)
         return self[name]

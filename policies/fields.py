@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Callable
@@ -49,7 +50,7 @@ def converter(hint: Any) -> Callable[[Any], Any]:
         return _to_float
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return _union([converter(arg) for arg in args])
+        return _union([converter(arg) for arg in args], optional=types.NoneType in args)
     if origin is typing.Literal:
         return _literal(args)
     if origin is dict:
@@ -64,7 +65,7 @@ def converter(hint: Any) -> Callable[[Any], Any]:
         return _to_bytes
     if not isinstance(hint, type) or origin is not None:
         raise TypeError("fields are of plain classes, Any, unions, Literal, list, tuple, set, frozenset or dict")
-    return lambda value: _exactly(hint, value)
+    return functools.partial(_exactly, hint)
 
 
 _SUBCLASSED = (int, str, bytes, bool, float)
@@ -106,8 +107,10 @@ def _to_bytes(value: Any) -> bytes:
     return bytes(value)
 
 
-def _union(converters: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+def _union(converters: list[Callable[[Any], Any]], *, optional: bool) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
+        if value is None and optional:
+            return None
         for converter in converters:
             try:
                 return converter(value)

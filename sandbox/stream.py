@@ -22,6 +22,7 @@ _READ_BYTES = 128 * 1024
 _SPIN_S = 150e-6
 # Plain integers: the constants of socket are enums, whose operators are calls of Python code.
 _WAIT, _DO_NOT_WAIT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_NOTHING_MORE: tuple[int, list[Any], int, None] = (0, [], 0, None)
 _SEND_NOW, _TRUNCATED = int(socket.MSG_DONTWAIT), int(socket.MSG_CTRUNC)
 
 
@@ -71,7 +72,6 @@ class Stream:
         self._start = 0
         self._end = 0
         self._fds: list[int] = []
-        self._truncated = False
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -148,7 +148,7 @@ class Stream:
             return
         if deadline is not None:
             self._wait(deadline, select.POLLIN)
-        self._read(target, _WAIT)
+        self._end += self._receive_into(target)
 
     def _spin_read(self, target: memoryview) -> bool:
         """Try without blocking for a moment; after four misses in a row only every sixteenth time."""
@@ -160,9 +160,12 @@ class Stream:
         limit = time.perf_counter() + _SPIN_S
         while time.perf_counter() < limit:
             try:
-                self._read(target, _DO_NOT_WAIT)
+                came = self.socket.recvmsg_into([target], _ANCILLARY_BYTES, _DO_NOT_WAIT)
             except BlockingIOError:
                 continue
+            except ConnectionResetError:
+                came = _NOTHING_MORE
+            self._end += self._took(came)
             self._misses = 0
             return True
         self._misses += 1
@@ -181,27 +184,26 @@ class Stream:
             if ready:
                 raise self._closed()
 
-    def _read(self, target: memoryview, flags: int) -> None:
-        self._end += self._receive_into(target, flags)
-        if self._truncated or len(self._fds) > FDS_MAX:
-            self._refuse_fds(f"more than {FDS_MAX} descriptors came with a frame")
-
     def _refuse_fds(self, why: str) -> NoReturn:
-        self._truncated = False
         self.drop_fds()
         raise WireError(why)
 
-    def _receive_into(self, target: memoryview, flags: int = _WAIT) -> int:
+    def _receive_into(self, target: memoryview) -> int:
         try:
-            count, ancillary, message_flags, _ = self.socket.recvmsg_into([target], _ANCILLARY_BYTES, flags)
+            return self._took(self.socket.recvmsg_into([target], _ANCILLARY_BYTES, _WAIT))
         except ConnectionResetError:
-            count, ancillary, message_flags = 0, [], 0
+            return self._took(_NOTHING_MORE)
+
+    def _took(self, came: tuple[int, list[Any], int, Any]) -> int:
+        """Keep the descriptors that came with what was read; answers how many bytes that was."""
+        count, ancillary, flags, _ = came
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")
                 fds.frombytes(data[: len(data) - len(data) % 4])
                 self._fds.extend(fds)
-        self._truncated = bool(message_flags & _TRUNCATED)
+        if flags & _TRUNCATED or len(self._fds) > FDS_MAX:
+            self._refuse_fds(f"more than {FDS_MAX} descriptors came with a frame")
         if count == 0:
             raise self._closed()
         return count

@@ -55,7 +55,7 @@ def encode(kind: str, number: int, body: bytes) -> bytes:
     return head + body + _PADDING[size & 7]
 
 
-def decode(frame: bytes) -> ValueMessage | None:
+def decode(frame: bytes | memoryview) -> ValueMessage | None:
     """The message, or None when these bytes are anything but exactly what `encode` writes."""
     if len(frame) < _LAYOUT.size:
         return None
@@ -69,7 +69,7 @@ def decode(frame: bytes) -> ValueMessage | None:
         or len(frame) != 8 + 8 * words
     ):
         return None
-    return ValueMessage(kind, number, frame[_LAYOUT.size : _LAYOUT.size + size])
+    return ValueMessage(kind, number, bytes(frame[_LAYOUT.size : _LAYOUT.size + size]))
 
 
 def check_against(message_type: Any) -> None:

@@ -208,7 +208,7 @@ class Channel(Stream):
         # Nothing is taken out before the whole frame is there, so that a receive whose deadline passed can be repeated.
         self._need(_HEADER.size + length, deadline)
         start = self._start + _HEADER.size
-        body = bytes(self._view[start : start + length])
+        body = self._view[start : start + length]
         self._start = start + length
         if not self._fds:
             plain = value_frames.decode(body)
@@ -216,7 +216,7 @@ class Channel(Stream):
                 return plain
         try:
             # from_bytes() would give a context manager, whose message must not outlive it.
-            message = next(Message.read_multiple_bytes(body, _TRAVERSAL_WORDS, _NESTING_MAX))
+            message = next(Message.read_multiple_bytes(bytes(body), _TRAVERSAL_WORDS, _NESTING_MAX))
             kind = message.which()
             needed = _fds_needed(kind, message) if self._fds or kind in ("spawned", "area") else 0
             needed = len(self._fds) if kind == "spawn" else needed  # as many as there are hierarchies of groups
@@ -248,7 +248,7 @@ class Channel(Stream):
             if deadline is not None:
                 self._wait(deadline, select.POLLIN)
             arrival.rest = arrival.rest[self._receive_into(arrival.rest) :]
-            if self._fds or self._truncated:
+            if self._fds:
                 self._refuse_fds("descriptors came with what follows a frame")
         self._arrival = None
         self._arrived = arrival.whole

@@ -91,6 +91,32 @@ def test_arguments_that_do_not_fit_are_an_error_at_once(arguments):
         add(1, four=4)
 
 
+SHAPES = (
+    lambda: 0,
+    lambda one: 0,
+    lambda one, /, two=2: 0,
+    lambda one, two=2, *, three=3: 0,
+    lambda one, *, three: 0,
+    lambda *rest: 0,
+    lambda one, two, *rest, three=3, **more: 0,
+)
+
+
+@pytest.mark.parametrize("function", SHAPES, ids=range(len(SHAPES)))
+@pytest.mark.parametrize("named", [{}, {"three": 3}], ids=len)
+@pytest.mark.parametrize("count", range(5))
+def test_arguments_are_refused_exactly_where_the_function_would_refuse_them(function, named, count):
+    places = (None,) * count
+    try:
+        function(*places, **named)
+    except TypeError:
+        with pytest.raises(TypeError):
+            zef_function(function)(*places, **named)
+    else:
+        call = zef_function(function)(*places, **named)
+        assert (call.args, call.kwargs) == (places, named)
+
+
 def test_zef_function_keeps_name_docs_and_function():
     assert (add.__name__, add.__doc__) == ("add", "Add up.")
     assert add.function(1) == 6
