@@ -113,10 +113,12 @@ def learn(plugin: Plugin, arguments: dict[str, Any], mode: Mode = Mode.CAREFUL) 
         return learnt
     trials = _Trials(command, learner, outcome, max(_TRIAL_S, 10 * (time.monotonic() - started)), plugin.name)
     widest = learner.grants.policy
-    if trials.fault(widest):
+    fault = trials.fault(widest)
+    if fault:
         trials.same = learnt.same = False
-    policy = _narrowed(widest, trials, learnt.reasons)
-    fault = trials.fault(policy)
+        fault = trials.fault(widest)
+    policy = widest if fault else _narrowed(widest, trials, learnt.reasons)
+    fault = fault or trials.fault(policy)
     if fault:
         learnt.fault = f"the plugin does something else each time: under what the run needed, {fault}"
         return learnt

@@ -8,9 +8,14 @@ import signal
 import sys
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from tests import leaks, required
+
+# How long an example takes says something of the machine alone.
+hypothesis.settings.register_profile("fxcell", deadline=None)
+hypothesis.settings.load_profile("fxcell")
 
 
 @pytest.fixture(scope="session", autouse=True)

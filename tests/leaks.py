@@ -199,10 +199,12 @@ def _files() -> dict[str, str]:
 def _belongs_to_another(name: str) -> bool:
     """True when the name carries the pid of a live process that is neither this one nor below it."""
     match = _OWNER.match(name)
-    if match is None or not psutil.pid_exists(int(match[1])):
+    if match is None or int(match[1]) == os.getpid():
         return False
-    family = {os.getpid(), *(p.pid for p in psutil.Process().children(recursive=True))}
-    return int(match[1]) not in family
+    try:  # upwards, for downwards psutil reads every process of the machine, and this is asked for each name
+        return os.getpid() not in (parent.pid for parent in psutil.Process(int(match[1])).parents())
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _descriptors() -> dict[tuple[int, str], str]:

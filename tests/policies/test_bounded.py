@@ -73,7 +73,7 @@ def test_large_value_in_any_container_costs_what_is_shown(make, shown):
 
 
 @given(VALUE)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_value_that_fits_is_shown_as_repr_shows_it(value):
     try:
         whole = repr(value)
@@ -84,7 +84,7 @@ def test_value_that_fits_is_shown_as_repr_shows_it(value):
 
 
 @given(VALUE | HASHABLE)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_text_cut_short_begins_as_the_whole_does(value):
     whole, _ = bounded(value, 10**6)
     text, cut = bounded(value, 20)

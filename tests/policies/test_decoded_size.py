@@ -114,7 +114,7 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_walk_ends_exactly_at_the_end_of_a_message(value):
     # A step too long or too short would take payloads for values.
     data = values.encode_value(value)

@@ -12,7 +12,7 @@ import uuid
 
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from fxcell.policies import builtin
 from fxcell.policies.effects import FX, Effect, WorkerProcess
@@ -59,7 +59,6 @@ def test_any_value_comes_back_as_it_went(value):
 
 
 @given(ARRAY)
-@settings(deadline=None)
 def test_any_array_comes_back_as_it_went(array):
     assert same(there_and_back(array), array)
     assert same(out_of_band([array])[0], array)
