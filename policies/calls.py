@@ -287,7 +287,7 @@ def _call_from_parts(parts: Any, _allow_calls: bool) -> Call:
     digest, name, args, kwargs = parts
     if type(digest) is not str or type(name) is not str or type(args) is not list or type(kwargs) is not dict:
         raise DecodeError("a call must hold a digest, a name, a list and a table")
-    if any(type(key) is not str for key in kwargs):
+    if kwargs and any(type(key) is not str for key in kwargs):
         raise DecodeError("the keyword arguments of a call must be named by texts")
     return Call(known_definition(digest, name), tuple(args), kwargs)
 

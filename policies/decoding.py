@@ -22,7 +22,7 @@ from fxcell.policies.hash_flood import Guard
 from fxcell.policies.names import short
 from fxcell.policies.value_types import EXACT_DTYPE, MAX_DEPTH, PARTS, PLAIN, SCALARS, Ext, is_plain
 
-_REGISTERED_DECODERS: dict[Ext, Callable[[Any, bool], object]] = {}
+_REGISTERED_DECODERS: dict[int, Callable[[Any, bool], object]] = {}
 
 
 def register_decoder(code: Ext, from_parts: Callable[[Any, bool], object]) -> None:
@@ -125,7 +125,7 @@ def _plain_own(data: bytes | memoryview, allow_calls: bool) -> Any:
     if data[1] != len(parts) or _may_hold_extensions(parts):
         return None
     try:
-        return _REGISTERED_DECODERS[Ext(data[2])](_DECODERS[allow_calls].decode(parts), allow_calls)
+        return _REGISTERED_DECODERS[data[2]](_DECODERS[allow_calls].decode(parts), allow_calls)
     except DecodeError:
         raise
     except _MALFORMED as error:
@@ -191,7 +191,7 @@ def _decode_extension(
     parts = _decode(data, allow_calls, buffers, guard)
     if number in _NESTED_DECODERS:
         return _NESTED_DECODERS[number](parts)
-    registered = _REGISTERED_DECODERS.get(Ext(number))
+    registered = _REGISTERED_DECODERS.get(number)
     if registered is None:
         raise DecodeError(f"unknown MessagePack extension {number}")
     return registered(parts, allow_calls)

@@ -47,9 +47,12 @@ class Runner:
         return (current, ())
 
 
+_WORK = (Effect, Call)
+
+
 def holds_work(value: Any) -> bool:
     """True for an effect, a call, or a list that holds one at any depth."""
-    if isinstance(value, Effect | Call):
+    if isinstance(value, _WORK):
         return True
     return type(value) is list and any(holds_work(item) for item in value)
 
