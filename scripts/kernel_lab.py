@@ -6,7 +6,7 @@ Does:     makes kernel and initramfs (scripts/kernel_image.py), boots them in qe
           In the guest tests/kernels/guest.py runs what tests/kernels/core.toml names, as root and as an ordinary user.
 Reads:    the guest's verdict from its second serial port: the pytest reports, and `exit N` as its last line. A guest that
           never says so (a panic, a hang) has failed.
-Exit:     the guest's; 124 after half an hour; 0 with a plain sentence where the image cannot be made (not root, no apt-get).
+Exit:     the guest's; 124 after an hour; 0 with a plain sentence where the image cannot be made (not root, no apt-get).
 Options:  --kernel  a Debian kernel package that apt knows, or a metapackage (default: linux-image-amd64)
           --report  where to write both runs' results as one JUnit XML file
           --only    one of the two runs
@@ -28,7 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import kernel_image
 
-TIMEOUT_S = 1800
+TIMEOUT_S = 3600
 MEMORY_MIB = 2560
 """The initramfs is there twice for a moment, and one test's plugin may use 512 MiB."""
 CPU = "Nehalem,+rdrand"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import math
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -18,6 +17,7 @@ from typing import Any, Literal, Self
 from fxcell.host import cancelling
 from fxcell.host.background import DaemonExecutor
 from fxcell.host.pool import progress as bar
+from fxcell.host.pool.arguments import check_count, check_seconds
 from fxcell.host.pool.mapping import Mapping
 from fxcell.host.pool.quarantine import Quarantine
 from fxcell.host.pool.sending import Sender
@@ -67,14 +67,14 @@ class Pool:
         Raises: EffectError - an argument out of range. PolicyError. With min_workers: IsolationUnavailable, PoolUnavailable.
         """
         workers = len(os.sched_getaffinity(0)) if workers is None else workers
-        _check_count("workers", workers, 1, MAX_WORKERS)
-        _check_count("min_workers", min_workers, 0, workers)
+        check_count("workers", workers, 1, MAX_WORKERS)
+        check_count("min_workers", min_workers, 0, workers)
         for name, count in (("recycle_after", recycle_after), ("queue", queue), ("quarantine_after", quarantine_after)):
-            _check_count(name, count, 1, _FOR_EVER)
-        _check_count("recycle_growth_bytes", recycle_growth_bytes, 0, _FOR_EVER)
+            check_count(name, count, 1, _FOR_EVER)
+        check_count("recycle_growth_bytes", recycle_growth_bytes, 0, _FOR_EVER)
         for name, seconds in (("deadline_s", deadline_s), ("idle_s", idle_s), ("wait_s", wait_s)):
             if seconds is not None:
-                _check_seconds(name, seconds)
+                check_seconds(name, seconds)
         self.policy = load_policy("compute" if policy is None else policy)
         keeping = Keeping(commands=1 if fresh else recycle_after, growth_bytes=recycle_growth_bytes, idle_s=idle_s)
         self.quarantine = Quarantine(quarantine_after)
@@ -105,7 +105,7 @@ class Pool:
         PoolUnavailable - no worker can be started; PoolClosed.
         """
         if deadline_s is not None:
-            _check_seconds("deadline_s", deadline_s)
+            check_seconds("deadline_s", deadline_s)
         return self._sender.one(command, self._deadline_s if deadline_s is None else deadline_s)
 
     def outcome(self, command: Any, deadline_s: float | None = None) -> Any:
@@ -122,7 +122,16 @@ class Pool:
         """
         if not self._room.acquire(timeout=self._wait_s):
             raise self._full()
-        return self._begin_with_room(None, command, deadline_s)
+        return self._begin_with_room(self._run_with, None, command, deadline_s)
+
+    def submit_many(self, function: Any, rows: Sequence[Sequence[Any]]) -> Future[list[Any]]:
+        """Have a function called with each row of arguments, one row after another, in whatever workers are free.
+
+        The Future has each result, or the OutcomeError in its place. For the queue it is one command. As submit otherwise.
+        """
+        if not self._room.acquire(timeout=self._wait_s):
+            raise self._full()
+        return self._begin_with_room(lambda: self.map(function, *zip(*rows, strict=True), on_error="return"))
 
     async def aio(self, command: Any, deadline_s: float | None = None) -> Any:
         """`await pool.aio(command)`. Cancelling it ends the worker that is running it, as a deadline does.
@@ -135,7 +144,7 @@ class Pool:
                 raise self._full()
             await asyncio.sleep(_ROOM_LOOK_S)
         ticket = cancelling.Ticket()
-        future = self._begin_with_room(ticket, command, deadline_s)
+        future = self._begin_with_room(self._run_with, ticket, command, deadline_s)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -143,9 +152,9 @@ class Pool:
             threading.Thread(target=ticket.cancel, name="fxcell-cancel", daemon=True).start()
             raise
 
-    def _begin_with_room(self, *args: Any) -> Future[Any]:
+    def _begin_with_room(self, act: Callable[..., Any], *args: Any) -> Future[Any]:
         try:
-            future = self._begin(self._run_with, *args)
+            future = self._begin(act, *args)
         except BaseException:
             self._room.release()
             raise
@@ -201,7 +210,7 @@ class Pool:
         if not inputs:
             raise EffectError("map needs a function and at least one iterable of inputs")
         if deadline_s is not None:
-            _check_seconds("deadline_s", deadline_s)
+            check_seconds("deadline_s", deadline_s)
         call = as_call(function)
         call(*[None] * len(inputs))  # raises TypeError when it does not take so many arguments
         seconds = self._deadline_s if deadline_s is None else deadline_s
@@ -299,13 +308,3 @@ def _forget_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-def _check_count(name: str, value: object, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise EffectError(f"{name} must be a whole number from {low} to {high}, got {value!r:.100}")
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
-        raise EffectError(f"{name} must be a finite number of seconds above 0, got {value!r:.100}")

@@ -3,7 +3,7 @@
 Run by:   guest_init.sh, as `python guest.py root|user|both [pytest arguments]`; a space in an argument comes as \\040
 Does:     runs what core.toml names, at the same time as root and as uid 1000, each alone in a group of cgroup v2 that is
           delegated to it (owned by it, as cgroups(7) has it): what `systemd-run --user --scope -p Delegate=yes` gives.
-          The user's output comes after root's.
+          The user's output comes when they end, among root's.
 Writes:   the console (first serial port): pytest's own words. Second serial port: each run's JUnit XML, then `exit N`.
 """
 
@@ -33,7 +33,7 @@ MOUNTS = (
     ("tmpfs", "/run", "nosuid,nodev,mode=755"),
     ("cgroup2", str(GROUPS), "nosuid,nodev,noexec,nsdelegate"),
 )
-TEST_TIMEOUT_S = 150
+TEST_TIMEOUT_S = 400
 """For one test; everything takes 10 to 20 times longer here."""
 _POWER_OFF = 0x4321FEDC  # LINUX_REBOOT_CMD_POWER_OFF, reboot(2)
 
@@ -99,9 +99,9 @@ def run(names: list[str], arguments: list[str]) -> int:
             who = running.pop(pid)
             codes[who] = os.waitstatus_to_exitcode(status) & 0xFF
             print(f"\nguest: {who}: exit {codes[who]} after {time.monotonic() - began:.0f} s", flush=True)
+            if who != names[0]:
+                print(f"\n== tests as {who}\n{Path(f'/run/{who}.txt').read_text(errors='replace')}", flush=True)
     for who in names:
-        if who != names[0]:
-            print(f"\n== tests as {who}\n{Path(f'/run/{who}.txt').read_text(errors='replace')}", flush=True)
         with open(RESULTS, "w") as results:
             results.write(Path(f"/run/{who}.xml").read_text() + "\n")
     return next((code for code in codes.values() if code), 0)

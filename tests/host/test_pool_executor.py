@@ -1,0 +1,106 @@
+"""PoolExecutor.map with a chunksize: what a chunk is made of is the caller's, what it comes to is as if there were none."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import threading
+import time
+
+import pytest
+
+from fxcell import FX, PluginError, PoolExecutor, WorkerCrash, load_policy
+from fxcell.host import templates
+from tests.host.pools import acts, counted
+from tests.host.pools import nothing_left as nothing_left  # noqa: PLC0414 - the fixture
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+POLICY = load_policy("compute").replaced(name="executor", effects={"Step": True})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def template():
+    templates.template_for(POLICY)
+    yield
+    templates.close(POLICY)
+
+
+def cube(n):
+    return n**3
+
+
+def add(a, b):
+    return a + b
+
+
+def misbehave(n):
+    if n == 5:
+        raise ValueError(n)
+    if n == 15:
+        os._exit(3)
+    return n
+
+
+def step(n):
+    FX.Step(item=f"executor {n}") | run
+    return n
+
+
+from fxcell import run  # noqa: E402  (in a worker the function above finds it as a global; here it is the host's)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9, 2000])
+@pytest.mark.parametrize("chunksize", [1, 4, 10**9])
+def test_any_chunksize_gives_what_the_process_pool_gives(count, chunksize):
+    inputs = range(count), range(7, 1007)
+    with PoolExecutor(2) as ours, concurrent.futures.ThreadPoolExecutor(2) as theirs:
+        assert list(ours.map(cube, inputs[0], chunksize=chunksize)) == list(theirs.map(cube, inputs[0]))
+        assert list(ours.map(add, *inputs, chunksize=chunksize)) == list(theirs.map(add, *inputs))
+
+
+@pytest.mark.parametrize("chunksize", [1, 4, 7, 100])
+@pytest.mark.parametrize(("first", "error"), [(0, PluginError), (6, WorkerCrash)])
+def test_outcome_that_is_no_result_is_raised_at_its_own_place_in_a_chunk(first, error, chunksize):
+    seen = []
+    with PoolExecutor(2) as executor:
+        with pytest.raises(error):
+            seen.extend(executor.map(misbehave, range(first, 20), chunksize=chunksize))
+        assert seen == list(range(first, 5 if first < 5 else 15))
+        assert executor.submit(cube, 2).result() == 8
+
+
+def test_chunks_run_although_nobody_asks_for_their_results():
+    counted.clear()
+    with PoolExecutor(2, policy=POLICY) as executor:
+        executor.map(step, range(10), chunksize=3)
+    assert counted == {f"executor {n}": 1 for n in range(10)}
+
+
+def test_chunks_that_no_worker_has_begun_are_cancelled_when_the_results_are_let_go():
+    counted.clear()
+    begun, go = threading.Event(), threading.Event()
+    acts["executor 0"] = lambda _context: (begun.set(), go.wait(60))[0]
+    try:
+        with PoolExecutor(1, policy=POLICY) as executor:
+            results = executor.map(step, range(12), chunksize=4, timeout=0.05)
+            assert begun.wait(60)
+            with pytest.raises(TimeoutError):
+                next(results)
+            go.set()
+        assert set(counted) <= {f"executor {n}" for n in range(4)}
+    finally:
+        del acts["executor 0"]
+
+
+def test_timeout_counts_from_the_call():
+    with PoolExecutor(1) as executor:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            list(executor.map(time.sleep, [3.0, 3.0], chunksize=2, timeout=0.2))
+        assert time.monotonic() - began < 3.0
+
+
+@pytest.mark.parametrize("chunksize", [0, -1])
+def test_chunksize_below_one_is_refused_as_the_process_pool_does(chunksize):
+    with PoolExecutor(1) as executor, pytest.raises(ValueError, match="chunksize"):
+        executor.map(cube, [1], chunksize=chunksize)
