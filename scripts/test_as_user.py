@@ -32,6 +32,10 @@ PASSED_ON = ("CI", "FXCELL_REQUIRE", "FXCELL_CHAOS_COMMANDS", "FXCELL_CHAOS_SEED
 SAME_FOR_EVERYBODY = (
     "tests/policies",
     "tests/sandbox/test_wire.py",
+    "tests/sandbox/test_wire_buffers.py",
+    "tests/sandbox/test_wire_descriptors.py",
+    "tests/sandbox/test_wire_fuzzing.py",
+    "tests/sandbox/test_wire_pointers.py",
     "tests/host/test_policy_difference.py",
     "tests/host/test_policy_learning.py",
     "tests/host/test_command_replay.py",

@@ -139,7 +139,8 @@ LINES = {
     # IPC and effects
     70: ("frames that are none", f"{E}forged_frames.py::test_bytes_that_are_no_message_are_a_protocol_violation",
          f"{E}forged_frames.py::test_half_a_frame_and_then_silence_is_a_deadline"),
-    71: ("pointers that lead astray", "sandbox/test_wire.py::test_pointers_that_lead_astray_are_a_wire_error_or_an_empty_value"),
+    71: ("pointers that lead astray",
+         "sandbox/test_wire_pointers.py::test_pointers_that_lead_astray_are_a_wire_error_or_an_empty_value"),
     72: ("descriptors nobody asked for", f"{E}forged_frames.py::test_descriptors_pushed_to_the_host_are_closed"),
     73: ("effects that are not granted",
          f"{E}forged_frames.py::test_effect_that_is_not_granted_under_any_spelling_is_not_performed",
