@@ -71,3 +71,8 @@ def wait_until_busy(count, patience_s=30.0):
     while [worker["state"] for worker in registry.list_living()] != ["busy"] * count:
         assert time.monotonic() < end, "the workers never had their commands"
         time.sleep(0.01)
+
+
+@zef_function
+def same(value):
+    return value
