@@ -20,6 +20,7 @@ TESTS = (
     "tests/sandbox/test_filter.py",
     "tests/sandbox/test_compute_works.py",
     "tests/host/test_crash_evidence.py",
+    "tests/host/test_crash_endings.py",
 )
 
 
