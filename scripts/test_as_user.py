@@ -38,6 +38,8 @@ SAME_FOR_EVERYBODY = (
     "tests/sandbox/test_wire_pointers.py",
     "tests/host/test_policy_difference.py",
     "tests/host/test_policy_learning.py",
+    "tests/host/test_policy_learning_performed.py",
+    "tests/host/test_command_learn.py",
     "tests/host/test_command_replay.py",
     "tests/host/test_bad_input.py",
     "tests/test_benchmarks.py",
