@@ -208,11 +208,12 @@ def _belongs_to_another(name: str) -> bool:
 
 
 def _descriptors() -> dict[tuple[int, str], str]:
-    """Open descriptors of this process, by number and what they point to."""
+    """Open descriptors of this process but its standard streams, by number and what they point to."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the one listdir itself used is closed by now
             target = os.readlink(f"/proc/self/fd/{name}")
-            if target not in KEPT_BY_LIBRARIES:
+            # 0 to 2 are pytest's to capture: they lead elsewhere when it ends early.
+            if int(name) > 2 and target not in KEPT_BY_LIBRARIES:
                 found[int(name), target] = f"{name} -> {target}"
     return found

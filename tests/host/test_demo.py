@@ -38,7 +38,7 @@ ENDS = [
 @pytest.fixture(scope="module")
 def demo():
     with assert_nothing_left(patience_s=10):
-        return subprocess.run([sys.executable, "-m", "fxcell", "demo"], capture_output=True, text=True, timeout=120)
+        return subprocess.run([sys.executable, "-m", "fxcell", "demo"], capture_output=True, text=True)
 
 
 def rows_of(table):

@@ -93,7 +93,7 @@ def read(path):
 def host_in(path, child=""):
     """Run HOST in a process that is in this group from its start; what it says."""
     done = subprocess.run(
-        [sys.executable, "-c", HOST, child], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", HOST, child], capture_output=True, text=True,
         preexec_fn=entering(path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
