@@ -192,7 +192,7 @@ ROWS: tuple[Row, ...] = (
     Row("memory_bomb", "take all memory", ("out_of_memory",), hostile=True),
     Row("fork_bomb", "fork for ever, under compute", ("PermissionError",), hostile=True),
     Row("fork_bomb", f"the same under a policy with {MAX_PROCESSES} processes", ("deadline",), hostile=True, policy="swarm",
-        deadline_s=1.0, perform=_bomb_beside_neighbour),
+        deadline_s=3.0, perform=_bomb_beside_neighbour),
     Row("read_shadow", "open /etc/shadow", ("FileNotFoundError", "PermissionError"), hostile=True),
     Row("ask_for_shadow", "FX.ReadFile of /etc/shadow by way of a granted folder", (DENIED,), hostile=True,
         policy="pictures", arguments=lambda w: {"path": f"{w.folder}/../../etc/shadow"}),
