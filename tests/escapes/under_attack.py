@@ -1,15 +1,7 @@
 """What tests of a host under attack share: a worker, and the outcomes of its commands as values."""
 
-import pytest
-
 from fxcell import FX, run, zef_function
-
-
-@pytest.fixture
-def worker():
-    process = FX.StartWorkerProcess() | run
-    yield process
-    FX.StopWorkerProcess(process=process) | run
+from tests.host.sending import worker as worker  # noqa: PLC0414 - the fixture
 
 
 def send(worker, command, **options):
