@@ -21,8 +21,8 @@ import set_up  # noqa: E402  (scripts/ is no package)
 VERSIONS = ((3, 11), (3, 12), (3, 13))
 VENVS = ROOT / "build" / "pythons"
 QUESTION = "import sys; print(*sys.version_info[:2], sys.implementation.name, sys.executable)"
-TEST_TOOLS = ("pytest", "pytest-timeout", "hatchling", "editables")
-"""Of the extra `test`: what it takes to run a few test files in an editable install."""
+TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "hatchling", "editables")
+"""Of the extra `test`: what tests/conftest.py and a few test files need in an editable install."""
 
 
 def find() -> dict[tuple[int, int], str]:
