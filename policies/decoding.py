@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from fxcell.policies import decoded_size, hash_flood
+from fxcell.policies import array_keys, decoded_size, hash_flood
 from fxcell.policies.errors import DecodeError
 from fxcell.policies.hash_flood import Guard
 from fxcell.policies.names import short
@@ -54,6 +54,7 @@ def decode_value(
     buffers: Sequence[memoryview] = (),
     budget_bytes: int = decoded_size.BUDGET_MAX_BYTES,
     copy: Callable[[memoryview], bytes] = bytes,
+    depth_max: int = MAX_DEPTH,
 ) -> Any:
     """Decode bytes that may come from an enemy into plain values.
 
@@ -61,6 +62,7 @@ def decode_value(
     buffers:     what `pack` set aside, in order; bytes are copied out of them, arrays are read-only views.
     budget_bytes: memory that a value which may hold no calls may take, buffers aside.
     copy:         how bytes are made of a buffer.
+    depth_max:    levels of containers.
     Raises: DecodeError - malformed data, unknown extension, nesting or memory beyond limits, a value its type refuses.
     """
     guard = None
@@ -76,11 +78,13 @@ def decode_value(
     value = _decode(data, allow_calls, _Buffers(buffers, copy) if buffers else None, guard)
     # A level takes a byte at least. msgspec's own limit is the C stack, far over what Python code can walk.
     if len(data) > MAX_DEPTH and not is_plain(value, PLAIN):
-        _check_depth(value)
+        _check_depth(value, depth_max)
     return value
 
 
 def _decode(data: bytes | memoryview, allow_calls: bool, buffers: _Buffers | None, guard: Guard | None) -> Any:
+    if guard is not None:
+        array_keys.check(data)
     try:
         if buffers is None and (guard is None or not _may_hold_extensions(data)):
             return _DECODERS[allow_calls].decode(data)
@@ -151,14 +155,14 @@ _MALFORMED = (
 """What wrong bytes make msgspec and the constructors of our types raise."""
 
 
-def _check_depth(value: object) -> None:
-    """Raise DecodeError for containers nested beyond MAX_DEPTH."""
+def _check_depth(value: object, depth_max: int) -> None:
+    """Raise DecodeError for containers nested beyond depth_max."""
     level = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(depth_max):
         level = [child for container in level for child in _children(container)]
         if not level:
             return
-    raise DecodeError(f"the value is nested deeper than {MAX_DEPTH} levels")
+    raise DecodeError(f"the value is nested deeper than {depth_max} levels")
 
 
 _SEQUENCES = (list, tuple, set, frozenset)
@@ -187,6 +191,7 @@ def _decode_extension(
     if number == Ext.CALL and not allow_calls:
         raise DecodeError("a call was sent where only values may come from")
     if number in (Ext.NDARRAY, Ext.NUMPY_SCALAR):
+        array_keys.check(data)
         return _decode_array(number, data, buffers)
     parts = _decode(data, allow_calls, buffers, guard)
     if number in _NESTED_DECODERS:

@@ -66,7 +66,8 @@ class HostArea:
             return []
         body = b"\xdd" + struct.pack(">I", count) + os.pread(self.descriptor, size, _HEADER_BYTES)
         try:
-            results = values.decode_value(body, allow_calls=False, budget_bytes=budget_bytes)
+            depth_max = values.MAX_DEPTH + 1  # of each result, and the list of them
+            results = values.decode_value(body, allow_calls=False, budget_bytes=budget_bytes, depth_max=depth_max)
         except DecodeError as error:
             raise wire.WireError(f"the results of a batch: {error}") from error
         assert type(results) is list
