@@ -60,7 +60,10 @@ _Pauses = dict[str, tuple[int, float]]
 def _serve(living: Callable[[], list[Any]]) -> None:
     pauses: _Pauses = {}
     while True:
-        pauses = _look(living(), pauses)  # nothing of a session is kept in here
+        try:
+            pauses = _look(living(), pauses)  # nothing of a session is kept in here
+        except Exception as error:  # noqa: BLE001 - the thread is everybody's
+            _log.error("idle workers could not be looked at\n%s", traceback_text(error))
         _tend_all()
         time.sleep(max(_LOOK_S, len(pauses) / _SESSIONS_PER_S))
 

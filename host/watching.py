@@ -114,7 +114,10 @@ def times_below(supervisor_pid: int) -> dict[_Key, _Times]:
 
 def is_stopped(supervisor_pid: int) -> bool:
     """True when the worker, or its supervisor, has been stopped by a signal (SIGSTOP), so that it cannot answer."""
-    return "T" in map(processes.state_of, (supervisor_pid, *processes.children_of(supervisor_pid)))
+    try:
+        return "T" in map(processes.state_of, (supervisor_pid, *processes.children_of(supervisor_pid)))
+    except OSError:  # this process may open no more files: it is not known
+        return False
 
 
 def is_dead(supervisor_pid: int) -> bool:

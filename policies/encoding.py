@@ -144,7 +144,9 @@ class _Walker:
         view = memoryview(value)
         if self.aside is None or view.nbytes < OUT_OF_BAND_BYTES:
             return value if type(value) is bytes else view.tobytes()
-        self.aside.buffers.append(view if view.contiguous and view.format == "B" else memoryview(view.tobytes()))
+        # In one dimension: who sends it cuts off bytes, not rows.
+        flat = view.cast("B") if view.c_contiguous and view.format == "B" else memoryview(view.tobytes())
+        self.aside.buffers.append(flat)
         return _extension(Ext.BUFFER, struct.pack("<I", len(self.aside.buffers) - 1))
 
     def nested(self, code: Ext, value: object, depth: int) -> msgspec.msgpack.Ext:

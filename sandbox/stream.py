@@ -202,11 +202,21 @@ class Stream:
                 fds = array.array("i")
                 fds.frombytes(data[: len(data) - len(data) % 4])
                 self._fds.extend(fds)
+        if flags & _TRUNCATED and len(self._fds) <= FDS_MAX:
+            self._check_room()
         if flags & _TRUNCATED or len(self._fds) > FDS_MAX:
             self._refuse_fds(f"more than {FDS_MAX} descriptors came with a frame")
         if count == 0:
             raise self._closed()
         return count
+
+    def _check_room(self) -> None:
+        """Raise OSError(EMFILE, ENFILE) where the kernel dropped descriptors because this process may open no more."""
+        try:
+            os.close(os.dup(self.socket.fileno()))
+        except OSError:
+            self.drop_fds()
+            raise
 
     def _closed(self) -> ChannelClosed:
         return ChannelClosed(mid_frame=self._end > self._start)

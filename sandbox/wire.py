@@ -291,7 +291,9 @@ class Channel(Stream):
         if not lengths:
             return []
         total = sum(lengths)
-        if body_bytes + total > self.max_value_bytes or 0 in lengths:
+        if min(lengths) < values.OUT_OF_BAND_BYTES:
+            raise WireError("a value names buffers beside it that nobody sets aside")
+        if body_bytes + total > self.max_value_bytes:
             raise WireError(f"a value of {body_bytes + total} bytes is over the cap of {self.max_value_bytes} bytes")
         if not self.received_fds:
             raise WireError("a value names buffers, but no sealed memory came with it")

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 
 from fxcell.policies.errors import DecodeError
@@ -21,6 +22,14 @@ _address_of.restype, _address_of.argtypes = ctypes.c_void_p, (ctypes.py_object,)
 _view_of = ctypes.pythonapi.PyMemoryView_FromMemory
 _view_of.restype, _view_of.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
 _WRITABLE = 0x200  # PyBUF_WRITE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap, _munmap = _libc.mmap, _libc.munmap
+_mmap.restype, _mmap.argtypes = ctypes.c_void_p, (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+)  # fmt: skip
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_MAP_FAILED = 2 ** (8 * ctypes.sizeof(ctypes.c_void_p)) - 1
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -45,6 +54,7 @@ def map_sealed(descriptor: int, *, size_bytes: int) -> memoryview:
 
     The seals are checked before the mapping: without F_SEAL_SHRINK the sender could cut the file and kill the reader
     with SIGBUS, without F_SEAL_WRITE it could change a value after it was checked.
+    After:  the mapping holds no descriptor, and ends with the last view of it.
     Raises: DecodeError - not a memfd, seals missing, or another size.
     """
     try:
@@ -56,10 +66,14 @@ def map_sealed(descriptor: int, *, size_bytes: int) -> memoryview:
     actual = os.fstat(descriptor).st_size
     if actual != size_bytes:
         raise DecodeError(f"memory that came with a value has {actual} bytes, the message says {size_bytes}")
-    try:
-        return memoryview(mmap.mmap(descriptor, size_bytes, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED))
-    except (OSError, ValueError) as error:
-        raise DecodeError(f"memory that came with a value cannot be mapped: {error}") from error
+    # Not mmap.mmap(), which keeps a descriptor for each mapping: who keeps a thousand arrays could open no more files.
+    address = _mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    if address in (None, _MAP_FAILED):
+        why = os.strerror(ctypes.get_errno())
+        raise DecodeError(f"memory that came with a value cannot be mapped: {why}")
+    memory = (ctypes.c_ubyte * size_bytes).from_address(address)
+    weakref.finalize(memory, _munmap, address, size_bytes).atexit = False
+    return memoryview(memory).cast("B").toreadonly()
 
 
 def unfilled(size: int) -> tuple[bytes, memoryview]:

@@ -1,6 +1,7 @@
 """Values that travel as sealed memory: read without a copy, passed on without one, and out of their sender's reach."""
 
 import fcntl
+import gc
 import mmap
 import os
 import signal
@@ -89,6 +90,23 @@ def test_array_of_a_worker_is_a_read_only_view_that_outlives_it(numeric):
         array.flags.writeable = True
     numeric(give_back(numpy.zeros(SIZE // 8)))
     assert (array == numpy.arange(SIZE // 8)).all()
+
+
+def test_arrays_that_are_kept_hold_no_descriptor_and_their_memory_goes_with_them(numeric):
+    def mapped():
+        with open("/proc/self/maps", encoding="ascii") as maps:
+            return sum("fxcell-value" in line for line in maps)
+
+    descriptors, before = len(os.listdir("/proc/self/fd")), mapped()
+    kept = [numeric(give_back(numpy.full(MiB // 8, n))) for n in range(50)]
+    parts = [array[n:] for n, array in enumerate(kept)]
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert mapped() - before == 50
+    del kept
+    assert [int(part[-1]) for part in parts] == list(range(50))
+    del parts
+    gc.collect()
+    assert mapped() == before
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

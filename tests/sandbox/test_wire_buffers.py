@@ -124,6 +124,41 @@ def test_bytes_that_came_behind_a_frame_are_not_copied(pair, monkeypatch):
     assert decoded(pair.channel, message) == b"x" * 5 * MiB
 
 
+@pytest.mark.parametrize("lengths", [[1] * 65536, [65535, 1], [65536, 0]], ids=["a million", "short", "empty"])
+def test_buffers_beside_a_frame_that_nobody_sets_aside_are_refused(pair, lengths):
+    data = frame(message_bytes("result", id=1, body=values.pack(b"x" * 65536).body, buffers=lengths))
+    with opened(memory(65536)) as fds, pytest.raises(wire.WireError, match="names buffers"):
+        use(pair.channel, pair.receive(data, fds))
+
+
+def test_buffer_of_several_dimensions_is_sent_whole(pair):
+    square = memoryview(bytes(range(256)) * 4096).cast("B", (1024, 1024))
+    sender = wire.Channel(pair.enemy, max_value_bytes=64 * MiB)
+    thread = threading.Thread(target=sender.send_value, args=("result", 1, values.pack(square), time.monotonic() + 5))
+    thread.start()
+    assert decoded(pair.channel, pair.channel.receive(time.monotonic() + 5)) == square.tobytes()
+    thread.join()
+
+
+def test_descriptor_for_which_this_process_has_no_room_is_not_the_senders_fault(pair):
+    data = frame(message_bytes("result", id=1, body=b"\xc0", buffers=[65536]))
+    with opened(memory(65536)) as fds:
+        pair.write(data, fds)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        copies = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 8, before[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    copies.append(os.dup(pair.channel.fileno()))
+            with pytest.raises(OSError, match="Too many open files"):
+                pair.channel.receive(time.monotonic() + 5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            for descriptor in copies:
+                os.close(descriptor)
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS])
 def test_array_for_which_no_descriptor_can_be_had_travels_behind_its_frame(pair, monkeypatch, number):
     numpy = pytest.importorskip("numpy")
