@@ -7,8 +7,10 @@ Whatever the worker sends that is not the next thing in this order is a protocol
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +28,16 @@ from fxcell.policies import values, vocabulary
 from fxcell.policies.calls import Definition
 from fxcell.policies.crash import Reason
 from fxcell.policies.effects import Effect
-from fxcell.policies.errors import EffectDenied, EffectFailed, EncodeError, MessageTooLarge, PluginError, printable
+from fxcell.policies.errors import (
+    EffectDenied,
+    EffectFailed,
+    EncodeError,
+    InternalError,
+    MessageTooLarge,
+    OutOfDescriptors,
+    PluginError,
+    printable,
+)
 from fxcell.policies.policy import Policy
 from fxcell.policies.running import holds_work
 from fxcell.policies.value_types import SCALARS
@@ -35,6 +46,8 @@ from fxcell.sandbox.area import HostArea, NoArea
 
 _log = logging.getLogger("fxcell.sessions")
 _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
+_TOLD_CHARACTERS = 16_000
+"""Of each text of a refusal that a worker is told: a handler may have put all into it that the worker sent."""
 _WORK = "a result is an effect, or a list that holds one, which a worker performs itself"
 
 Performer = Callable[[Effect, float], Any]
@@ -79,7 +92,7 @@ class Exchange:
         self._broker = broker
         self._outputs = outputs
         self._commands = 0
-        self._known: dict[str, Definition] = {}
+        self._known: set[str] = set()  # digests: a definition holds the function, and what that holds
         self._effects_seen = 0
         self._last_failure: EffectFailed | None = None
         # With the first command, not with the start: a worker that is kept ready serves many policies.
@@ -113,7 +126,7 @@ class Exchange:
             for definition in packed.definitions.values():
                 self._define(definition, deadline)
             self._channel.send_value("batch" if calls else "run", number, packed, deadline)
-            message = self._serve_until_answer(number, deadline, perform)
+            message = self._answered(number, deadline, perform)
             self._outputs.end_command()
             before = area.results(calls - 1, self._channel.decoded_bytes_max) if area is not None else []
             if not SCALARS.issuperset(map(type, before)) and any(map(holds_work, before)):
@@ -167,7 +180,17 @@ class Exchange:
             define.digest, define.name = definition.digest, definition.name
             define.code = definition.code[start : start + _CODE_PIECE_BYTES]
             self._channel.send(message, deadline=deadline)
-        self._known[definition.digest] = definition
+        self._known.add(definition.digest)
+
+    def _answered(self, number: int, deadline: float, perform: Performer) -> Any:
+        try:
+            return self._serve_until_answer(number, deadline, perform)
+        except (MessageTooLarge, EncodeError) as error:  # which would mean that the worker never heard of the command
+            raise InternalError(f"a message in the middle of a command could not be sent: {error}") from error
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise OutOfDescriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)) from error
 
     def _serve_until_answer(self, number: int, deadline: float, perform: Performer) -> Any:
         clock = watching.CpuWatch(self._handles.meter, self._policy.limits)
@@ -230,7 +253,7 @@ class Exchange:
             self._last_failure = refusal
         # It is kept, and the frames of its traceback hold the effect, of whatever size.
         refusal.__traceback__ = refusal.__cause__ = refusal.__context__ = None
-        details = {key: value for key, value in vars(refusal).items() if isinstance(value, str | None)}
+        details = {key: _told(value) for key, value in vars(refusal).items() if isinstance(value, str | None)}
         failure.details = msgspec.msgpack.encode(details)
         self._channel.send(message, deadline=deadline)
 
@@ -246,6 +269,11 @@ class Exchange:
             return self._last_failure
         parts = (type_name[:200], str(failure.message)[:4100], str(failure.traceback)[:16100])
         return PluginError(*map(printable, parts))
+
+
+def _told(text: str | None) -> str | None:
+    """As much of a text as a message has room for, without half characters, which do not travel."""
+    return None if text is None else text[:_TOLD_CHARACTERS].encode("utf-8", "backslashreplace").decode()
 
 
 class _Ended(Exception):

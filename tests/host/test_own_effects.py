@@ -317,6 +317,21 @@ def test_failure_that_a_handler_words_itself_reaches_the_plugin(start):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["\0" * 6_000_000, "\ud800", "x" * 20_000_000], ids=["escapes", "half a character", "long"])
+def test_failure_worded_with_what_the_worker_sent_reaches_it_cut_and_the_next_command_is_right(start, monkeypatch, text):
+    def refuse(effect, _context):
+        raise EffectFailed("Interpret", "unknown", f"no language {effect.to!r}, no language {text}")
+
+    monkeypatch.setitem(effects.HANDLERS, "Interpret", refuse)
+    worker = start()
+    kind, failed, told = send(worker, catches("Interpret", text="a"))
+    assert (kind, failed) == ("EffectFailed", "unknown")
+    assert "no language 'en'" in told
+    assert len(told) < 17_000
+    monkeypatch.undo()
+    assert send(worker, asks("Interpret", text="a")) == "en:a"
+
+
 def test_answer_that_does_not_travel_is_a_failure_and_the_log_says_of_what_type(start, caplog):
     worker = start()
     kind, failed, text = send(worker, catches("Unsendable"))
