@@ -25,7 +25,10 @@ _executors: weakref.WeakSet[DaemonExecutor] = weakref.WeakSet()
 
 
 class DaemonExecutor(Executor):
-    """At most max_threads daemon threads, started on demand. `submit` as in concurrent.futures; close() instead of shutdown."""
+    """At most max_threads daemon threads, started on demand. `submit` as in concurrent.futures; close() instead of shutdown.
+
+    submit raises RuntimeError where no thread can be started and there is none: the function is not called then.
+    """
 
     def __init__(self, max_threads: int, name: str) -> None:
         self._max_threads = max_threads
@@ -44,12 +47,21 @@ class DaemonExecutor(Executor):
         """Have a thread call the function; the Future has its result or exception."""
         future: Future[Any] = Future()
         self._tasks.put((future, function, args, kwargs))
-        if not self._idle.acquire(blocking=False):
+        if self._count == 0 or not self._idle.acquire(blocking=False):
             with self._growing:
                 if self._count < self._max_threads:
-                    self._count += 1
-                    threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
+                    self._grow(future)
         return future
+
+    def _grow(self, future: Future[Any]) -> None:
+        """One more thread. Where the system gives none, those there are do the work; without any the future is taken back."""
+        self._count += 1
+        try:
+            threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
+        except RuntimeError:
+            self._count -= 1
+            if self._count == 0 and future.cancel():
+                raise
 
     @property
     def runs_this_thread(self) -> bool:

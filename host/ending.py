@@ -95,7 +95,7 @@ class Handles:
         self.channel = wire.Channel(spawned.channel, max_value_bytes=policy.limits.message_bytes, spin=spin)
         self.channel.decoded_bytes_max = decoded_size.budget_bytes(policy.limits.memory_bytes)
         self.report = wire.Channel(spawned.report, max_value_bytes=wire.FRAME_BYTES_MAX)
-        self._looking = threading.Lock()
+        self._looking, self._signalling = threading.Lock(), threading.Lock()
         self._end_poller = select.poll()
         self._end_poller.register(self.pidfd, select.POLLIN)
         # POLLHUP comes some milliseconds before the supervisor has ended too.
@@ -153,15 +153,17 @@ class Handles:
         A pid namespace ends with its process 1. Without one only the supervisor finds what forked and left its parent, so
         it is asked first, and killed when it does not end in time.
         """
-        if self.pidfd < 0:
+        pidfd = self.pidfd
+        if pidfd < 0:
             return False
         if not self._namespaces:
             self._ask_to_end(with_stack=False)
             poller = select.poll()
-            poller.register(self.pidfd, select.POLLIN)
+            poller.register(pidfd, select.POLLIN)
             if poller.poll(_REPORT_PATIENCE_S * 1000):
                 return True
-        return processes.kill(self.pidfd, signal.SIGKILL)
+        with self._signalling:  # once closed, the number can be of another worker's pidfd
+            return self.pidfd >= 0 and processes.kill(self.pidfd, signal.SIGKILL)
 
     def _ask_to_end(self, *, with_stack: bool) -> None:
         message = wire.Message.new_message()
@@ -240,8 +242,9 @@ class Handles:
             poller.poll(_END_PATIENCE_S * 1000)
             reaped = template.reaped(self.pid, time.monotonic() + _END_PATIENCE_S)
             status = None if reaped is None else reaped.status
-            os.close(self.pidfd)
-            self.pidfd = -1
+            with self._signalling:
+                pidfd, self.pidfd = self.pidfd, -1
+                os.close(pidfd)
         self.channel.close()
         self.report.close()
         if not self._released:

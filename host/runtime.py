@@ -58,7 +58,7 @@ class HostRunner(Runner):
         ticket = cancelling.Ticket()
         task = _threads().submit(contextvars.copy_context().run, self._with_ticket, ticket, value)
         future = asyncio.wrap_future(task)
-        future.add_done_callback(lambda done: _threads().submit(ticket.cancel) if done.cancelled() else None)
+        future.add_done_callback(functools.partial(_cancel_too, ticket))
         return future
 
     async def _in_a_loop(self, value: Any) -> Any:
@@ -67,6 +67,12 @@ class HostRunner(Runner):
     def _with_ticket(self, ticket: cancelling.Ticket, value: Any) -> Any:
         with ticket.in_this_thread():
             return self(value)
+
+
+def _cancel_too(ticket: cancelling.Ticket, done: asyncio.Future[Any]) -> None:
+    if done.cancelled():
+        # Not in one of those that run commands: all may be busy with what is to be cancelled.
+        threading.Thread(target=ticket.cancel, name="fxcell-cancel", daemon=True).start()
 
 
 @functools.cache

@@ -43,6 +43,15 @@ _GONE_PATIENCE_S = 2.0
 _numbers = itertools.count(1)
 
 
+class _InThisThread(threading.local):
+    """commands: how many this thread is in the middle of: handlers of effects run in it, and may send some themselves."""
+
+    commands = 0
+
+
+_in_this_thread = _InThisThread()
+
+
 class Session:
     """One worker. Safe from many threads: commands wait for each other."""
 
@@ -145,7 +154,7 @@ class Session:
                 return self.broker.perform(value, self._context(time.monotonic() + self.policy.limits.wall_s))
             seconds = self._seconds(deadline_s)
             self.commands += 1
-            self.busy, self._thread = True, threading.get_ident()
+            self._begin_turn()
             deadline = time.monotonic() + seconds
             try:
                 act = self._run if self.broker.observer is None else self._run_observed
@@ -176,7 +185,8 @@ class Session:
         batch = Batch(definition, rows, seconds)
         with self._turn:
             self._check_lives()
-            self.busy, self._thread, self._batch = True, threading.get_ident(), batch
+            self._begin_turn()
+            self._batch = batch
             try:
                 deadline = time.monotonic() + batch.longest_s + seconds
                 answer = self._run(batch.packed, deadline, seconds, calls=len(batch))
@@ -190,7 +200,12 @@ class Session:
             finally:
                 self._end_turn()
 
+    def _begin_turn(self) -> None:
+        self.busy, self._thread = True, threading.get_ident()
+        _in_this_thread.commands += 1
+
     def _end_turn(self) -> None:
+        _in_this_thread.commands -= 1
         self.busy, self._thread, self._batch = False, 0, None
         if self._handles.stop_requested:
             self._let_go()
@@ -267,15 +282,18 @@ class Session:
     def stop(self) -> None:
         """End the worker, whatever it is doing, and wait until nothing of it is left.
 
-        From an effect handler of its own command only the first: that command, which ends then, lets go of it.
+        From an effect handler of its own command only the first: that command, which ends then, lets go of it. From one of
+        another worker's command it waits for a moment only: two handlers can stop each other's workers.
         """
         if not self.ended:
             self.kill()
         if self._thread == threading.get_ident():
             self._handles.gone_within(_GONE_PATIENCE_S)  # an answer to the effect would let it go on for a moment
-            return
-        with self._turn:
-            self._let_go()
+        elif self._turn.acquire(timeout=_GONE_PATIENCE_S if _in_this_thread.commands else -1):
+            try:
+                self._let_go()
+            finally:
+                self._turn.release()
 
     def _let_go(self) -> None:
         if not self.ended:

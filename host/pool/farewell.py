@@ -34,8 +34,9 @@ class Farewell:
         future: Future[Any] | None = None
         with self._lock:
             if not self._closed and len(self._pending) < _AT_ONCE:
-                future = self._threads.submit(_stop, session)
-                self._pending.add(future)
+                with contextlib.suppress(RuntimeError):  # the system gives no thread
+                    future = self._threads.submit(_stop, session)
+                    self._pending.add(future)
         if future is None:
             _stop(session)
         else:

@@ -126,6 +126,21 @@ def test_join_from_within_the_pool_is_refused_instead_of_waiting_for_itself(way)
     in_time(pool.join)
 
 
+def test_pool_closed_from_two_handlers_at_once_ends_both_commands():
+    both = threading.Barrier(2)
+
+    def close(_context):
+        both.wait(PATIENCE_S)
+        pool.close()
+
+    acts["a"] = acts["b"] = close
+    pool = Pool(2, policy=POLICY)
+    futures = [pool.submit(work(item)) for item in "ab"]
+    for future in futures:
+        assert outcome_of(future).reason is Reason.STOPPED
+    in_time(pool.close)
+
+
 @pytest.mark.slow
 def test_pool_closed_while_many_threads_use_it_gives_each_call_one_documented_outcome():
     pool = Pool(2, policy=POLICY)

@@ -3,11 +3,13 @@
 import asyncio
 import os
 import threading
+import time
 
 import numpy
 import pytest
 
 from fxcell import *
+from fxcell.host import background, runtime
 
 
 @zef_function
@@ -195,3 +197,43 @@ def test_cancelled_future_that_is_done_ends_nothing(worker):
 def test_stored_value_runs_later(worker):
     stored = command(worker, [add(20, 22), "plain"]).to_bytes()
     assert (FX.from_bytes(stored) | run) == [42, "plain"]
+
+
+def test_cancelling_needs_no_thread_of_those_that_run_commands(worker, monkeypatch):
+    one = background.DaemonExecutor(1, "only")
+    monkeypatch.setattr(runtime, "_threads", lambda: one)
+
+    async def main():
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(run.aio(command(worker, loop())), 0.3)
+
+    began = time.monotonic()
+    asyncio.run(main())
+    while not ended(worker):
+        assert time.monotonic() - began < 20, "its command runs on until its deadline"
+        time.sleep(0.01)
+    one.close()
+
+
+def test_thread_that_cannot_be_started_is_an_error_of_its_own_submit(monkeypatch):
+    many = background.DaemonExecutor(2, "many")
+    start = threading.Thread.start
+
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    called = []
+    with pytest.raises(RuntimeError, match="can't start"):
+        many.submit(called.append, "never")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert many.submit(str, 1).result(20) == "1"
+    let_go = threading.Event()
+    busy = many.submit(let_go.wait, 20)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    waits = many.submit(str, 2)  # the thread that there is will do it
+    let_go.set()
+    assert waits.result(20) == "2"
+    assert busy.result(20)
+    assert called == []
+    many.close()
