@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from fxcell.host.pool.pool import Pool
 from fxcell.policies.calls import ZefFunction, as_call
-from fxcell.policies.errors import OutcomeError
+
+_FUNCTIONS_KEPT = 256
+"""Functions whose code is not written down again at each submit."""
 
 
 class PoolExecutor(Executor):
@@ -25,7 +27,8 @@ class PoolExecutor(Executor):
     def __init__(self, max_workers: int | None = None, **pool: Any) -> None:
         """max_workers and the rest: as of Pool."""
         self._pool = Pool(max_workers, **pool)
-        self._functions: WeakKeyDictionary[Callable[..., Any], ZefFunction] = WeakKeyDictionary()
+        self._chunks = _Chunks(self._pool)
+        self._prepared = functools.lru_cache(_FUNCTIONS_KEPT)(as_call)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As Executor.submit; blocks while the pool's queue is full."""
@@ -45,16 +48,14 @@ class PoolExecutor(Executor):
         rows = zip(*iterables, strict=False)
         chunks = iter(lambda: tuple(itertools.islice(rows, chunksize)), ())
         call: Any = self._call_of(fn)
-        return _one_by_one(_Chunks(self._pool).map(call, chunks, timeout=timeout, **more))
+        return _one_by_one(self._chunks.map(call, chunks, timeout=timeout, **more))
 
     def _call_of(self, function: Callable[..., Any]) -> ZefFunction:
-        try:
-            call = self._functions.get(function)
-            if call is None:
-                call = self._functions[function] = as_call(function)
-        except TypeError:  # it has no hash, or cannot be referred to weakly, as most of what is written in C
-            return as_call(function)
-        return call
+        if isinstance(function, ZefFunction):
+            return function
+        if inspect.isfunction(function) and not (function.__closure__ or function.__defaults__ or function.__kwdefaults__):
+            return self._prepared(function)
+        return as_call(function)  # anew each time: the object of a bound method may have changed since
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As Executor.shutdown: what was submitted runs to its end, but for what cancel_futures takes from the queue."""
@@ -81,6 +82,6 @@ def _one_by_one(chunks: Any) -> Iterator[Any]:
     with contextlib.closing(chunks):  # which cancels those that no worker has begun
         for outcomes in chunks:
             for outcome in outcomes:
-                if isinstance(outcome, OutcomeError):
+                if isinstance(outcome, Exception):  # no result is one: they do not travel
                     raise outcome
                 yield outcome

@@ -127,11 +127,22 @@ class Pool:
     def submit_many(self, function: Any, rows: Sequence[Sequence[Any]]) -> Future[list[Any]]:
         """Have a function called with each row of arguments, one row after another, in whatever workers are free.
 
-        The Future has each result, or the OutcomeError in its place. For the queue it is one command. As submit otherwise.
+        The Future has each result, or the OutcomeError in its place. Any other error (a value that cannot be sent, no worker)
+        is the last of them: what was answered before it is there, what follows was not begun. For the queue it is one
+        command. As submit otherwise.
         """
         if not self._room.acquire(timeout=self._wait_s):
             raise self._full()
-        return self._begin_with_room(lambda: self.map(function, *zip(*rows, strict=True), on_error="return"))
+        return self._begin_with_room(self._outcomes, function, rows)
+
+    def _outcomes(self, function: Any, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        outcomes: list[Any] = []
+        try:
+            for outcome in self.imap(function, *zip(*rows, strict=True), on_error="return"):
+                outcomes.append(outcome)  # noqa: PERF402 - what came before an error must be there
+        except Exception as error:  # noqa: BLE001 - it is answered
+            outcomes.append(error)
+        return outcomes
 
     async def aio(self, command: Any, deadline_s: float | None = None) -> Any:
         """`await pool.aio(command)`. Cancelling it ends the worker that is running it, as a deadline does.
@@ -278,7 +289,7 @@ class Pool:
         # Its locks may have been held, and its workers go on belonging to the parent.
         self._closing, self._closed = threading.Lock(), True
         self._pending.clear()
-        self.quarantine = Quarantine(self.quarantine.after)
+        self.quarantine.forget_after_fork()
         self._room = threading.BoundedSemaphore(1)
         self._workers.forget_after_fork()
 

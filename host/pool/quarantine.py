@@ -12,7 +12,7 @@ from typing import Any
 
 from fxcell.policies import values
 from fxcell.policies.crash import Reason, WorkerCrash
-from fxcell.policies.errors import Quarantined
+from fxcell.policies.errors import EncodeError, Quarantined
 
 _KEPT = 10_000
 _NOT_ITS_DOING = frozenset(
@@ -30,6 +30,12 @@ class Quarantine:
         self._crashes: OrderedDict[str, list[str]] = OrderedDict()
         self._refused: dict[str, frozenset[str]] = {}  # with the digests of the code in it
 
+    def forget_after_fork(self) -> None:
+        """In the child of a fork, where a thread that is not there may have held the lock."""
+        self._lock = threading.Lock()
+        self._crashes.clear()
+        self._refused = {}
+
     def check(self, value: Any) -> None:
         """Raises Quarantined when the value has crashed its worker too often."""
         if not self._refused:  # then nothing is packed and hashed for it
@@ -44,7 +50,10 @@ class Quarantine:
         """Count a crash, if it was the input's doing."""
         if crash.reason in _NOT_ITS_DOING:
             return
-        digest, code = _digests_of(value)
+        try:
+            digest, code = _digests_of(value)
+        except EncodeError:  # it was one call of a batch, which may be a level deeper than a call by itself
+            return
         with self._lock:
             reasons = self._crashes.setdefault(digest, [])
             reasons.append(crash.reason.value)

@@ -10,7 +10,10 @@ from collections import defaultdict
 import pytest
 
 from fxcell import FX, EncodeError, Pool, PoolClosed, Quarantined, Reason, WorkerCrash, run, zef_function
-from fxcell.host import audit, registry
+from fxcell.host import audit, batching, registry
+from fxcell.host.pool.quarantine import Quarantine
+from fxcell.policies import values
+from fxcell.policies.crash import Evidence
 from tests.host.pools import nothing_left as nothing_left  # noqa: PLC0414 - the fixture
 from tests.host.pools import same
 
@@ -216,3 +219,31 @@ def test_map_that_a_fork_copies_is_over_in_the_child_and_goes_on_in_the_parent()
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert list(found) == list(range(1, 10_000))
+
+
+@zef_function
+def nested(levels):
+    value = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def test_results_as_deep_as_values_may_be_come_back_from_a_batch():
+    with Pool(1) as pool:
+        results = pool.map(nested, [1] * 40 + [200] * 40)
+        assert results[-1] == pool.run(nested(200))
+        assert pool.started == 1
+
+
+def test_crash_with_an_argument_too_deep_for_a_single_call_can_be_told():
+    deep = (1,)
+    for _ in range(196):
+        deep = [deep]
+    with pytest.raises(EncodeError):
+        values.pack(nested(deep))
+    batch = batching.Batch(nested.definition, [[deep]], 1.0)  # a level less deep than the call
+    assert batch.settle(None) is batch.packed
+    quarantine = Quarantine(1)
+    quarantine.add(nested(deep), WorkerCrash(Reason.EXITED, "", Evidence()))
+    assert quarantine.listed == []

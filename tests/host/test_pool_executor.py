@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import gc
 import os
 import threading
 import time
+import weakref
 
 import pytest
 
-from fxcell import FX, PluginError, PoolExecutor, WorkerCrash, load_policy
+from fxcell import FX, EncodeError, PluginError, PoolExecutor, WorkerCrash, load_policy
 from fxcell.host import templates
 from tests.host.pools import acts, counted
 from tests.host.pools import nothing_left as nothing_left  # noqa: PLC0414 - the fixture
@@ -104,3 +107,53 @@ def test_timeout_counts_from_the_call():
 def test_chunksize_below_one_is_refused_as_the_process_pool_does(chunksize):
     with PoolExecutor(1) as executor, pytest.raises(ValueError, match="chunksize"):
         executor.map(cube, [1], chunksize=chunksize)
+
+
+class Model:
+    def __init__(self):
+        self.factor = 1
+
+    def predict(self, n):
+        return self.factor * n
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_object_that_changes_between_submits_travels_as_it_is_then(chunksize):
+    model = Model()
+    with PoolExecutor(1) as executor:
+        assert executor.submit(model.predict, 3).result(60) == 3
+        model.factor = 7
+        assert executor.submit(model.predict, 3).result(60) == 21
+        assert list(executor.map(model.predict, [1, 2], chunksize=chunksize)) == [7, 14]
+        factor = 2
+
+        def scaled(n):
+            return factor * n
+
+        assert executor.submit(scaled, 3).result(60) == 6
+        factor = 3
+        assert executor.submit(scaled, 3).result(60) == 9
+
+
+def test_functions_with_what_they_hold_are_let_go_of():
+    class Held:
+        pass
+
+    held = Held()
+    gone = weakref.ref(held)
+    with PoolExecutor(1) as executor:
+        assert executor.submit(functools.partial(isinstance, held, Held)).result(60) is True
+        held = None
+        gc.collect()
+        assert gone() is None
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_argument_that_cannot_travel_loses_no_answer_of_its_chunk(at):
+    inputs = list(range(6))
+    inputs[at] = threading.Lock()
+    with PoolExecutor(1) as executor:
+        results = executor.map(cube, inputs, chunksize=6)
+        assert [next(results) for _ in range(at)] == [n**3 for n in range(at)]
+        with pytest.raises(EncodeError):
+            next(results)
