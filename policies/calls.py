@@ -114,7 +114,7 @@ class ZefFunction:
         self._signature = inspect.signature(function)
         self._positional = _positional_counts(self._signature)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Call:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Call:
         if kwargs or len(args) not in self._positional:
             self._signature.bind(*args, **kwargs)  # a third of what it takes to describe a call and encode it
         return Call(self.definition, args, kwargs)

@@ -21,6 +21,8 @@ from fxcell.policies.names import short
 
 _registry: dict[str, type[Effect]] = {}
 _NAMES_TOLD = 40
+_NAME_CHARACTERS = 100
+"""Of a wrong name that a worker may have chosen: finding the nearest one takes memory by its length."""
 """Of the effects that there are, in the error for one that there is not."""
 
 
@@ -87,7 +89,7 @@ class Effect:
             if name in given:
                 values_by_name[name] = self._converted(field, given[name])
             elif field.default is not MISSING:
-                values_by_name[name] = field.convert(field.default)  # a copy, where the default is a list or a table
+                values_by_name[name] = field.fresh_default()
             else:
                 raise EffectError(f"FX.{self.effect_name} needs the field {name!r} ({field.type_text})")
         self.__dict__.update(values_by_name)
@@ -103,9 +105,9 @@ class Effect:
 
     def _refuse_unknown(self, given: dict[str, Any]) -> typing.NoReturn:
         unknown = next(name for name in given if name not in self.effect_fields)
-        near = difflib.get_close_matches(unknown, self.effect_fields, 1)
+        near = difflib.get_close_matches(unknown, self.effect_fields, 1) if len(unknown) <= _NAME_CHARACTERS else []
         raise EffectError(
-            f"FX.{self.effect_name} has no field {unknown!r}"
+            f"FX.{self.effect_name} has no field {short(unknown)}"
             + (f"; did you mean {near[0]!r}?" if near else "")
             + f" Its fields: {', '.join(self.effect_fields) or 'none'}."
         )
@@ -217,7 +219,8 @@ class _Vocabulary:
         try:
             return _registry[name] if name in _registry else _known()[name]
         except KeyError:
-            near = difflib.get_close_matches(name, _known(), 1)
+            near = difflib.get_close_matches(name, _known(), 1) if len(name) <= _NAME_CHARACTERS else []
+            name = name if len(name) <= _NAME_CHARACTERS else f"{name[:_NAME_CHARACTERS]}…"
             hint = f"; did you mean FX.{near[0]}?" if near else ""
             known = sorted(_known())
             more = f", and {len(known) - _NAMES_TOLD} more" if len(known) > _NAMES_TOLD else ""

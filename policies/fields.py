@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
 import typing
@@ -9,8 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fxcell.policies.value_types import SCALARS
+
 MISSING: Any = object()
 """The default of a field that has none."""
+
+_UNCHANGEABLE = SCALARS | {bytes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,11 @@ class Field:
     def required(self) -> bool:
         """True when the caller must give a value."""
         return self.default is MISSING
+
+    def fresh_default(self) -> Any:
+        """The default, as nobody else has it: one value of a list that many effects share could be changed for all."""
+        default = self.default if type(self.default) in _UNCHANGEABLE else copy.deepcopy(self.default)
+        return self.convert(default)
 
 
 def type_text(hint: Any) -> str:

@@ -247,3 +247,11 @@ def test_same_code_gives_one_digest():
 def test_argument_that_does_not_travel_is_an_error_at_packing():
     with pytest.raises(EncodeError, match="cannot encode"):
         values.pack(add(object()))
+
+
+def test_parameter_may_be_named_self():
+    @zef_function
+    def shown(self, /, **more):
+        return self, more
+
+    assert shown(1, self=2).perform() == (1, {"self": 2})

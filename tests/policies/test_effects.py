@@ -9,6 +9,7 @@ import decimal
 import enum
 import pickle
 import re
+import tracemalloc
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -367,3 +368,28 @@ def test_docstring_of_a_shipped_effect_says_what_each_field_is(name):
     effect = FX[name]
     named = set(re.findall(r"(?:^ {4}| {2,})(\w+): ", effect.__doc__, re.MULTILINE)) | set(re.findall(r"`(\w+)`", effect.__doc__))
     assert not effect.effect_fields.keys() - named
+
+
+class Loose(Effect):
+    """Fields whose annotation does not say what is in them."""
+
+    items: list = []
+    anything: Any = {}
+
+
+def test_default_is_nobody_elses_also_where_the_annotation_says_nothing_of_its_parts():
+    FX.Loose().items.append(1)
+    FX.Loose().anything["x"] = 1
+    assert (FX.Loose().items, FX.Loose().anything) == ([], {})
+
+
+@pytest.mark.parametrize("make", [lambda name: FX.Now(**{name: 1}), lambda name: FX[name]], ids=["field", "effect"])
+def test_wrong_name_of_a_million_characters_is_refused_at_once_in_a_short_text(make):
+    tracemalloc.start()
+    try:
+        with pytest.raises(EffectError) as refused:
+            make("n" * 1_000_000)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(str(refused.value)) < 3000

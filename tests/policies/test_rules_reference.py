@@ -182,10 +182,12 @@ PART = st.sampled_from(["srv", "data", "a", "A", "..", ".", "", "...", ".. ", ".
 
 
 def walks_below(path: str, root: str) -> bool:
-    """True when the text is an absolute walk down, part by part, from the root: nothing empty, nothing going up."""
+    """True when the text is an absolute walk down, part by part, from the root: nothing empty, nothing going up, nothing ours."""
     if not path.startswith("/") or "\0" in path:
         return False
     parts, wanted = path.split("/")[1:], root.split("/")[1:]
+    if any(part.startswith(".fxcell-") for part in parts):
+        return False
     return not {"", ".", ".."} & set(parts) and len(parts) > len(wanted) and all(map(same, parts, wanted))
 
 
