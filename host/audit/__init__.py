@@ -13,8 +13,9 @@ that was performed has a line even if the host is killed in the next moment, and
 denied. What comes after the act (`done`, `failed`) and what is not an act (`denied`, worker events) is queued.
 
 Disk full, too large, or an I/O error: with when_full="deny" further effects are denied and the records that nobody
-waited for stay in memory, up to the queue's length, until a later write succeeds. With "drop" nothing waits and nothing
-is denied; what could not be kept is counted, and the next line that can be written says so (`lost`).
+waited for stay in memory, up to the queue's length, until a later write succeeds. With "drop" every record is only queued,
+nothing waits and nothing is denied, also where the disk hangs and the queue is full; what could not be kept is counted, and
+the next line that can be written says so (`lost`).
 
 fsync: at most once a second, on rotation and on close. A killed host loses queued `done` lines, and the line that was
 being written may be torn; a machine that loses power can lose the last second. verify names a torn last line; the next

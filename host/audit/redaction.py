@@ -1,9 +1,8 @@
 """Arguments as one short line that holds no secret.
 
 Texts given to hide() are replaced wherever they appear, in any case of letters, as they are and as percent-encoding and repr
-write them. Values
-under names such as Authorization or Cookie are never shown, nor is what stands before the @ of a URL. Bytes are never
-shown, only counted.
+write them. Values under names such as Authorization or Cookie are never shown, nor is what stands before the @ of a URL.
+Bytes are never shown, only counted. Whatever a worker chose takes 8 KiB of a line at most: see summary().
 """
 
 from __future__ import annotations
@@ -19,6 +18,9 @@ from fxcell.policies.plain_rule import toml_text
 
 REDACTED = "[redacted]"
 SHOWN_CHARACTERS = 200
+"""Of one text, escapes of what cannot be seen included."""
+TABLE_CHARACTERS = 800
+"""Of all keys and values of one table together."""
 _NAMES = re.compile(r"auth|cookie|token|secret|passw|api.?key|credential|session|signature", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
 _QUERY = re.compile(
@@ -66,11 +68,14 @@ def redact(text: str) -> str:
     if "://" in head:
         head = _USERINFO.sub(f"{REDACTED}@", head)
         head = _QUERY.sub(rf"\1{REDACTED}", head)
-    return visible(head[:SHOWN_CHARACTERS])
+    return visible(head[:SHOWN_CHARACTERS])[:SHOWN_CHARACTERS]
 
 
 def summary(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What an effect was asked with, field by field; its cost does not grow with the values."""
+    """What an effect was asked with, field by field; neither its cost nor its length grows with the values.
+
+    A character is four bytes of UTF-8 at most: a text takes 800 bytes, a table 3,200.
+    """
     return {name: _shown(name, value) for name, value in fields.items()}
 
 
@@ -86,8 +91,22 @@ def _shown(name: str, value: Any) -> Any:
     if isinstance(value, int):
         return value if value.bit_length() <= 53 else f"int of {value.bit_length()} bits"
     if isinstance(value, Mapping) and len(value) <= 32 and all(isinstance(key, str) for key in value):
-        return {redact(key): REDACTED if _NAMES.search(key) else _brief(item) for key, item in value.items()}
+        return _first_entries(value)
     return _brief(value)
+
+
+def _first_entries(value: Mapping[str, Any]) -> dict[str, str]:
+    """Its first entries, as many as TABLE_CHARACTERS have room for; the number of the others is told."""
+    shown: dict[str, str] = {}
+    room = TABLE_CHARACTERS
+    for number, (key, item) in enumerate(value.items()):
+        name, text = redact(key), REDACTED if _NAMES.search(key) else _brief(item)
+        room -= len(name) + len(text)
+        if room < 0:
+            shown["…"] = f"{len(value) - number} more"
+            break
+        shown[name] = text
+    return shown
 
 
 def _brief(value: Any) -> str:

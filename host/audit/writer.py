@@ -2,6 +2,7 @@
 
     put(record)            queued; waits for room, at most PATIENCE_S, then the record is counted as lost
     put(record, ask=True)  queued and waited for until write(2) has taken it: None, or why it could not be kept
+    with when_full "drop"  neither waits: where there is no room, the record is counted as lost at once
 
 After a failed write the records that nobody waits for stay in memory (when_full "deny") or are counted (when_full
 "drop"), and every later batch tries again. A `lost` line says how many are missing as soon as a line can be written.
@@ -64,17 +65,20 @@ class Writer:
         return self._file.seq, self._file.head.decode()
 
     def put(self, record: dict[str, Any], *, ask: bool = False, patience_s: float = PATIENCE_S) -> str | None:
-        """Have a record written; with ask, wait for it. Answers None, or why it was not kept."""
+        """Have a record written; with ask, wait for it. Answers None, or why it was not kept: that never with "drop"."""
         ask = ask and not self._drop
         ticket = _Ticket(record, ask=ask)
         deadline = time.monotonic() + patience_s
         with self._more:
             while len(self._queue) >= self._bound and not self._closing:
+                if self._drop:
+                    self._lost += 1
+                    return None
                 if not self._room.wait(max(0.0, deadline - time.monotonic())) and len(self._queue) >= self._bound:
                     self._lost += 0 if ask else 1
                     return f"{self._bound} records wait for the disk already"
             if self._closing:
-                return "the audit log is closed"
+                return None if self._drop else "the audit log is closed"
             self._queue.append(ticket)
             if len(self._queue) == 1 or ask:
                 self._more.notify()

@@ -67,7 +67,10 @@ def _audited(audit_file: str | None) -> contextlib.AbstractContextManager[object
         return contextlib.nullcontext()
     from fxcell.host import audit
 
-    return audit.to_file(audit_file)
+    try:
+        return audit.to_file(audit_file)
+    except audit.AuditError as error:  # which at its end means lost records: nobody's wrong option
+        raise UserError(f"--audit: {error}") from error
 
 
 def split_target(target: str) -> tuple[str, str | None]:

@@ -1,5 +1,6 @@
 """The audit log: what it records of workers, effects and redirects, what it keeps out, and that nothing recorded is lost."""
 
+import contextlib
 import dataclasses
 import json
 import signal
@@ -161,6 +162,19 @@ def test_secrets_are_in_no_line(tmp_path, monkeypatch):
     assert "page=2" in shown["url"]
 
 
+@pytest.mark.parametrize("character", ["x", "\\", "\x01", "\U0001f98a", "\U000e0001"])
+def test_longest_arguments_make_a_line_of_at_most_8_kib_and_say_what_is_left_out(character):
+    text = character * 100_000
+    shown = redaction.summary({"url": text, "method": text, "headers": {f"{n}{text}": text for n in range(32)}})
+    assert len(json.dumps(shown, ensure_ascii=False).encode()) < 8192
+    assert shown["headers"]["…"] == "30 more"
+
+
+def test_table_that_fits_is_shown_whole():
+    headers = {f"X-{number}": "a value of some length" for number in range(20)}
+    assert redaction.summary({"headers": headers}) == {"headers": headers}
+
+
 def test_request_that_was_redirected_is_recorded_with_where_it_led_and_without_the_query(tmp_path, serve):
     def lead(connection, request):
         connection.sendall(redirect(f"http://localhost:{server.port}/b?token=hush-hush") if request["target"] == "/a" else OK)
@@ -189,6 +203,30 @@ def test_many_threads_write_one_whole_chain(tmp_path):
         thread.join()
     writer.close()
     assert audit.verify([str(path)]).records == 2001
+
+
+class HangingFile(AuditFile):
+    """A disk that takes nothing until it is told to."""
+
+    def append(self, records):
+        self.takes.wait()
+        return super().append(records)
+
+
+def test_full_queue_before_a_disk_that_hangs_is_waited_for_or_with_drop_counted(tmp_path):
+    HangingFile.takes = threading.Event()
+    deny, drop = (
+        Writer(HangingFile(str(tmp_path / name), 2**26, 1, None), drop=name == "drop", queue_records=1)
+        for name in ("deny", "drop")
+    )
+    said = [[writer.put({"event": "t"}, ask=True, patience_s=0.05) for _ in range(5)] for writer in (deny, drop)]
+    HangingFile.takes.set()
+    deny.close()
+    with contextlib.suppress(audit.AuditError):  # the counted ones are lost, if they are not told of before the end
+        drop.close()
+    assert all(said[0])
+    assert said[1] == [None] * 5
+    assert audit.verify([str(tmp_path / "drop")]).whole
 
 
 def cli(*arguments):
