@@ -9,6 +9,7 @@ The effects are judged and performed as ever; `fxcell replay run.fxr` runs the c
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from fxcell.host import registry, tapes
 from fxcell.host.records import MAX_BYTES, MAX_ENTRIES, Record, RecordedCommand, RecordedEffect, write_record
 from fxcell.host.redaction import redacted
 from fxcell.policies import calls, values
+from fxcell.policies.crash import WorkerCrash
 from fxcell.policies.effects import Effect, WorkerProcess
 from fxcell.policies.errors import EffectDenied, EffectFailed, EncodeError, OutcomeError, RecordError
 from fxcell.policies.policy import Policy
@@ -34,13 +36,17 @@ _REFUSED = {"denied": ("effect", "field", "rule", "policy", "suggestion"), "fail
 
 
 class Recorder:
-    """A tape that writes down what passes. `record` is what came so far; it holds no values of secret headers."""
+    """A tape that writes down what passes. `record` is what came so far; it holds no values of secret headers.
 
-    def __init__(self, policy: Policy, plugin: Plugin | None = None) -> None:
+    path: where the record will be; a crash names it as its reproducer.
+    """
+
+    def __init__(self, policy: Policy, plugin: Plugin | None = None, path: str | None = None) -> None:
         name, digest = (plugin.name, plugin.digest) if plugin else ("", "")
         self.record = Record(
             fxcell.__version__, time.time(), policy.name, policy.digest, policy.to_data(), name, digest
         )
+        self._path = path
         self._left_bytes = MAX_BYTES
         self._began = 0.0
 
@@ -64,6 +70,8 @@ class Recorder:
         except OutcomeError as outcome:
             told = outcome.to_dict()
             kept.kind, kept.data = told["outcome"], msgspec.msgpack.encode(told)
+            if isinstance(outcome, WorkerCrash) and not self.is_full:
+                outcome.evidence = dataclasses.replace(outcome.evidence, reproducer=self._path)
             raise
         finally:
             kept.stdout_tail, kept.stderr_tail = session.outputs.tail(1), session.outputs.tail(2)
@@ -118,7 +126,7 @@ def recording(process: WorkerProcess, path: str | os.PathLike[str], plugin: Plug
     if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
         text = "it is a folder" if os.path.isdir(path) else f"{folder!r} is no folder that you may write"
         raise RecordError(f"the record cannot be written to {path!r}: {text}")
-    recorder = Recorder(registry.session_of(process).policy, plugin)
+    recorder = Recorder(registry.session_of(process).policy, plugin, os.path.abspath(path))
     with tapes.attached(process, recorder):
         try:
             yield recorder

@@ -67,9 +67,9 @@ class Evidence:
     signal:       number of the signal that ended it, or None.     exit_code: its exit status, or None.
     syscall:      the denied call, for Reason.DENIED_SYSCALL.
     python_stack: what faulthandler wrote, "" when nothing came in time.
-    last_effect:  name of the last effect that was answered.       open_effect: one that was sent and not yet answered.
+    last_effect:  name of the last effect that was asked for.      open_effect: one that was sent and not yet answered.
     command, plugin, policy: short digests.                        layers: the layers that were enforced.
-    reproducer:   path of a file that runs the command again, or None.
+    reproducer:   path of the record that `fxcell replay` runs again, of a run that was recorded; else None.
     """
 
     worker: str = ""

@@ -63,7 +63,9 @@ def test_changed_plugin_diverges_says_where_and_exits_1(plugin, tmp_path):
 
 def test_crash_is_recorded_with_the_exit_code_of_the_run(plugin, tmp_path):
     file = str(tmp_path / "run.fxr")
-    assert fxcell("run", f"{plugin}:die", "--record", file).returncode == exits.SIGNAL + 6
+    crashed = fxcell("run", f"{plugin}:die", "--json", "--record", file)
+    assert crashed.returncode == exits.SIGNAL + 6
+    assert json.loads(crashed.stdout)["evidence"]["reproducer"] == file
     done = fxcell("replay", file)
     assert done.returncode == exits.VALUE
     assert "WorkerCrash: signal" in done.stdout
