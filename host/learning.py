@@ -2,7 +2,7 @@
 
     1 run     widest filter, effects granted as they come, performed or simulated -> value, effects with answers
     n trials  the same call under less and less, with the recorded answers: whatever the run passes without is left out
-    policy    what is left, each line with what happened without it; loaded from its text and tried once more
+    policy    what is left, each line with what happened without it; tried once more
 
 The plugin is not trusted with more than a hardened worker: the widest filter is that of every word of `allow`. Trials
 perform nothing. What the run performs is its Mode's to say (learning_tapes.py).

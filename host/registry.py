@@ -75,7 +75,7 @@ def batch(
 
 
 def stop(process: WorkerProcess) -> None:
-    """End a worker; one that has ended already is no error, one that never was is."""
+    """End a worker; one that has ended already, or never was, is no error."""
     with _table:
         session = _sessions.pop(process.id, None)
     if session is not None:

@@ -154,7 +154,8 @@ class KeyValueSet(Effect):
     """Keep a value under a key, in place of an earlier one. Answers None once it is on disk; then no crash loses it.
 
     key:   as for KeyValueGet.
-    value: at most the rule's max_value_bytes. EffectFailed(quota): keys and values together would be over max_bytes.
+    value: at most the rule's max_value_bytes. EffectFailed(quota): keys and values together would be over max_bytes, or the
+           keys over max_keys.
     """
 
     key: str

@@ -1,4 +1,4 @@
-"""Every exception that fxcell raises, and whose mistake each one is.
+"""The exceptions that fxcell raises, and whose mistake each one is. (The audit log has one more: AuditError, host/audit/chain.py.)
 
 FxcellError
 ├── UserError                    the caller's: the text says what to change

@@ -36,14 +36,14 @@ class Range(NamedTuple):
 class Limits:
     """What one worker may use at most. Raises PolicyError for a value that is not a finite number in its range.
 
-    memory_bytes:  memory of the worker and everything it started.
+    memory_bytes:  memory of the worker and everything it started; without a memory cgroup, of each process by itself.
     cpu_s:         CPU seconds per command.
     wall_s:        seconds per command by the clock on the wall, effects included.
     start_s:       seconds from the request for a worker to its first answer, once the template of its policy runs.
     processes:     processes of the worker, itself included; more than 1 needs the word "processes".
     threads:       threads beside the first of each process; the kernel's task limit is processes + threads.
     open_files:    descriptors open at the same time.
-    file_bytes:    size of one file that the worker writes.
+    file_bytes:    size of one file that the worker writes; never held below message_bytes, for messages are files too.
     scratch_bytes: size of the private /tmp; 0 is none, anything else needs the word "scratch".
     scratch_files: files and directories in the private /tmp.
     message_bytes: one message in either direction, large buffers included.

@@ -58,7 +58,8 @@ class StateRule(Rule):
 class StateSetRule(StateRule):
     """The same for KeyValueSet, with the plugin's quota.
 
-    max_bytes:       keys (in UTF-8) and values of one plugin together; the file can be up to four times as large.
+    max_bytes:       keys (in UTF-8) and values of one plugin together; the file can be up to four times as large, and 256 bytes
+                     for each of max_keys, and 64 pages.
     max_value_bytes: one value, at most 256 MiB.
     max_keys:        number of keys.
     """

@@ -1,7 +1,7 @@
 """The checklist: what is applied, to which process, in which order. Each function reads as its part of the list.
 
     template process   namespaces (user, mount, net, ipc, uts, cgroup) -> minimal root -> unprivileged ids
-    supervisor         namespaces (user, mount, pid, ipc) -> scratch space -> no capabilities
+    supervisor         namespaces (user, mount, pid) -> scratch space -> no capabilities
     worker             cgroup, session -> descriptors -> limits -> privileges -> Landlock -> seccomp
     supervisor         the worker's limit on open files, after the listener came; then it is ready
 

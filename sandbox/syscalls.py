@@ -1,8 +1,8 @@
 """The system calls a worker may make, as a table with a reason for each.
 
-Three answers: a call in ALLOWED reaches the kernel (some only with certain arguments); a call in REFUSED fails with an
+Three answers: a call in BASE reaches the kernel (some only with certain arguments); a call in _SAFE_ERRNOS fails with an
 errno, because honest libraries try it and go on without; every other call ends the worker, with evidence. A policy widens
-the first table by the words of its `allow` list, nothing else does.
+the first table by the words of its `allow` list (BY_WORD); what a machine or an older libc needs is in BY_MACHINE and OLDER_LIBC.
 
 Arguments are compared as registers only: what a pointer points to can change after the check.
 """

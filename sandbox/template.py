@@ -1,6 +1,6 @@
 """The template process: a warm interpreter that workers are forked from. Trusted, single-threaded, runs no plugin code.
 
-Started by the host by exec (host/templates.py), one per policy. Inputs: a stream socket to the host; its first message
+Started by the host by exec (host/template_process.py), one per policy. Inputs: a stream socket to the host; its first message
 is `open`, a MessagePack table {policy, spin, host_pid, in_memory_cgroup}. Outputs: `opened` or `failure`; then `spawned`
 or `failure` for each `spawn`, and `reaped` for each supervisor that ended.
 

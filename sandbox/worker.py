@@ -1,4 +1,4 @@
-"""The worker's loop: greet, then take turns with the host. Runs after the lockdown; the only file that touches the channel.
+"""The worker's loop: greet, then take turns with the host. Runs after the lockdown.
 
     hello ──▶   ◀── vocabulary?, define*, run | batch   effect ──▶ ◀── effectResult | failure   result | failure ──▶   ◀── stop
 

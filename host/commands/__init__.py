@@ -1,6 +1,7 @@
-"""The command line: `fxcell run`, `fxcell replay`, `fxcell demo`, `fxcell doctor`, `fxcell policy`.
+"""The command line: `fxcell run`, `replay`, `demo`, `doctor`, `selftest`, `policy`, `audit`.
 
-Only this folder imports typer and rich, and only this file at import: `import fxcell` stays cheap.
+Only this folder imports typer, and only this file at import; rich is imported where something is drawn (and by the bar of
+host/pool/progress.py): `import fxcell` stays cheap.
 """
 
 from __future__ import annotations
@@ -264,7 +265,8 @@ _AUDIT_EXITS = """\b
 Exit codes:
     0  every line is there and as it was written
     1  something was removed, changed, moved or torn; the line and why are printed
-    2  a file cannot be read, HASH is none, or the log is keyed and no key was given
+    2  a file cannot be read, --expect is no hash, the log is keyed and no key was given, or
+       the key cannot be used
 """
 
 _audit = typer.Typer(
