@@ -8,6 +8,7 @@ granted directory's; where two policies grant directories one inside the other, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from fxcell.policies.builtin import DeleteFile, WriteFile
 from fxcell.policies.write_rule import WriteRule
 
 _CHUNK_BYTES = 1024 * 1024
+_NAME_LOOKS = 16
+_CHANGED = "another process changed the file in that moment"
 # O_NONBLOCK: should a FIFO take the file's place, the open does not wait for a reader.
 _APPEND_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -98,6 +101,24 @@ def _refuse_links(effect: WriteFile, found: os.stat_result) -> None:
         raise failed(effect, "permission", text)
 
 
+def _refuse_other_names(effect: WriteFile, descriptor: int, parent: int, name: bytes) -> None:
+    """Raise unless the file has this name and no other.
+
+    The kernel tells the number of names and what a name leads to one after the other. A file that has a second name for
+    good passes only if its name here goes between each of these questions and the next, and is back for the one after.
+    """
+    for _ in range(_NAME_LOOKS):
+        # rename(2) over a name counts it out some time before the name is gone, and holds the file's lock until then
+        # (vfs_rename in fs/namei.c). Removing an attribute waits for that lock; nothing has this one.
+        with contextlib.suppress(OSError):
+            os.removexattr(descriptor, "user.fxcell-none")
+        found = os.fstat(descriptor)
+        _refuse_links(effect, found)
+        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino):
+            raise failed(effect, "busy", _CHANGED)
+
+
 def _check_quotas(effect: WriteFile, plan: _Plan, root: int, rule: WriteRule, pace: Pace) -> None:
     if plan.size > rule.max_bytes:
         text = f"it would have {plan.size:,} bytes, over effects.WriteFile.max_bytes = {rule.max_bytes}"
@@ -130,8 +151,8 @@ def _append(effect: WriteFile, parent: int, name: bytes, plan: _Plan, pace: Pace
     try:
         found, looked = os.fstat(descriptor), plan.found
         if looked is None or (found.st_dev, found.st_ino, found.st_size) != (looked.st_dev, looked.st_ino, looked.st_size):
-            raise failed(effect, "busy", "another process changed the file in that moment")
-        _refuse_links(effect, found)
+            raise failed(effect, "busy", _CHANGED)
+        _refuse_other_names(effect, descriptor, parent, name)
         try:
             _write_all(descriptor, effect.content, pace)
             os.fsync(descriptor)
