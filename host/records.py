@@ -16,7 +16,7 @@ from typing import Any
 import capnp
 import msgspec
 
-from fxcell.policies import calls, values
+from fxcell.policies import array_keys, calls, values
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import DecodeError, PolicyError, RecordError
 from fxcell.policies.policy import Policy
@@ -232,6 +232,7 @@ def decoded_command(data: bytes) -> Any:
 
 def _table(data: bytes, what: str) -> dict[str, Any]:
     try:
+        array_keys.check(data)
         return msgspec.msgpack.decode(data, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except (msgspec.MsgspecError, UnicodeError, DecodeError) as error:
         raise RecordError(f"the record holds {what} that is no table") from error
