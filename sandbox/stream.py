@@ -146,9 +146,7 @@ class Stream:
         target = self._view[self._end :]
         if self.spin and first and self._spin_read(target):
             return
-        if deadline is not None:
-            self._wait(deadline, select.POLLIN)
-        self._end += self._receive_into(target)
+        self._end += self._receive_into(target, deadline)
 
     def _spin_read(self, target: memoryview) -> bool:
         """Try without blocking for a moment; after four misses in a row only every sixteenth time."""
@@ -188,11 +186,18 @@ class Stream:
         self.drop_fds()
         raise WireError(why)
 
-    def _receive_into(self, target: memoryview) -> int:
-        try:
-            return self._took(self.socket.recvmsg_into([target], _ANCILLARY_BYTES, _WAIT))
-        except ConnectionResetError:
-            return self._took(_NOTHING_MORE)
+    def _receive_into(self, target: memoryview, deadline: float | None) -> int:
+        flags = _WAIT if deadline is None else _DO_NOT_WAIT
+        while True:
+            if deadline is not None:
+                self._wait(deadline, select.POLLIN)
+            try:
+                return self._took(self.socket.recvmsg_into([target], _ANCILLARY_BYTES, flags))
+            except BlockingIOError:
+                # poll(2) told of out-of-band data, which is in no stream of bytes: a receive that waits would do so for ever.
+                continue
+            except ConnectionResetError:
+                return self._took(_NOTHING_MORE)
 
     def _took(self, came: tuple[int, list[Any], int, Any]) -> int:
         """Keep the descriptors that came with what was read; answers how many bytes that was."""

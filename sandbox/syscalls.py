@@ -76,14 +76,18 @@ def _argument(name: str, reason: str, argument: int, allowed: Iterable[int], mas
 
 
 _NO_EXEC = (Compare(2, 0, mmap.PROT_EXEC),)
+_UNCOUNTED = 0x00100 | 0x40000
+"""MAP_GROWSDOWN, which RLIMIT_DATA takes for a stack, and MAP_HUGETLB, which no memory cgroup counts: in no row for mmap."""
 # Shared memory without a file is in no limit of the process: only a memory cgroup counts it.
-_NOT_SHARED, _NOT_ANONYMOUS = Compare(3, 0, mmap.MAP_SHARED), Compare(3, 0, mmap.MAP_ANONYMOUS)
+_NOT_SHARED, _NOT_ANONYMOUS = Compare(3, 0, mmap.MAP_SHARED | _UNCOUNTED), Compare(3, 0, mmap.MAP_ANONYMOUS | _UNCOUNTED)
+_IN_BAND = 2, 0, socket.MSG_OOB
+"""A byte out of band makes poll(2) tell of data that is in no stream of bytes."""
 
 BASE: tuple[Allow, ...] = (
     *_rows("the channel and opened files", "read write close lseek pread64 recvmsg"),
     *_rows("the C library's last words, such as free(): invalid pointer", "writev"),
-    Allow("sendmsg", "frames and sealed memory to the host", (Compare(0, CHANNEL_FD, _LOW_32),)),
-    Allow("sendmsg", "the seccomp listener to the supervisor", (Compare(0, REPORT_FD, _LOW_32),)),
+    Allow("sendmsg", "frames and sealed memory to the host", (Compare(0, CHANNEL_FD, _LOW_32), Compare(*_IN_BAND))),
+    Allow("sendmsg", "the seccomp listener to the supervisor", (Compare(0, REPORT_FD, _LOW_32), Compare(*_IN_BAND))),
     *_rows("waiting for the channel; time.sleep", "poll clock_nanosleep"),
     *_rows("poll() where there is no call of that name", "ppoll", "aarch64"),
     *_rows("the kernel makes it after a stopped process was continued", "restart_syscall"),
@@ -117,16 +121,20 @@ BY_WORD: Mapping[str, tuple[Allow, ...]] = {
         # Streams only: sendmsg on a datagram socket takes an address, and reaches any named socket the worker can see.
         Allow("socketpair", "the wake-up pair of an asyncio loop", (
             Compare(0, socket.AF_UNIX, _LOW_32), Compare(1, socket.SOCK_STREAM, _LOW_32 & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)))),
-        Allow("sendto", "the wake-up pair of an asyncio loop; no address", (Compare(4, 0),)),
+        Allow("sendto", "the wake-up pair of an asyncio loop; no address", (Compare(4, 0), Compare(3, 0, socket.MSG_OOB))),
         *_rows("the wake-up pair of an asyncio loop", "recvfrom"),
         *_argument("ioctl", "setblocking() of that pair; no other command", 1, (_FIONBIO,)),
     ),
     "load_libraries": (
-        Allow("mmap", "mapping a shared library", (Compare(2, mmap.PROT_EXEC, mmap.PROT_EXEC | mmap.PROT_WRITE),)),
+        *(Allow("mmap", "mapping a shared library", (Compare(2, mmap.PROT_EXEC, mmap.PROT_EXEC | mmap.PROT_WRITE), counted))
+          for counted in (_NOT_SHARED, _NOT_ANONYMOUS)),
         *_rows("C code that asks for the time, where the vDSO does not know it", "gettimeofday"),
         *_rows("how much memory the machine has: sysconf(), which qsort() calls", "sysinfo"),
     ),
-    "writable_code": _rows("code written at run time (JIT, ctypes callbacks)", "mmap mprotect"),
+    "writable_code": (
+        *(Allow("mmap", "code written at run time (JIT, ctypes callbacks)", (counted,)) for counted in (_NOT_SHARED, _NOT_ANONYMOUS)),
+        *_rows("code written at run time (JIT, ctypes callbacks)", "mprotect"),
+    ),
     "scratch": (
         *_rows("files in the private /tmp", "mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 ftruncate truncate"),
         *_rows("files in the private /tmp", "pwrite64 fsync fdatasync fallocate fchmod chmod fchmodat utimensat umask statfs fstatfs chdir fchdir symlink symlinkat"),
@@ -141,7 +149,9 @@ BY_WORD: Mapping[str, tuple[Allow, ...]] = {
 
 MEMORY_IS_COUNTED, TASKS_ARE_NOT_COUNTED = "memory_is_counted", "tasks_are_not_counted"
 BY_MACHINE: Mapping[str, tuple[Allow, ...]] = {
-    MEMORY_IS_COUNTED: (Allow("mmap", "shared memory without a file: a memory cgroup counts it", _NO_EXEC),),
+    MEMORY_IS_COUNTED: (
+        Allow("mmap", "shared memory without a file: a memory cgroup counts it", (*_NO_EXEC, Compare(3, 0, _UNCOUNTED))),
+    ),
     TASKS_ARE_NOT_COUNTED: (),
 }
 """Words that no policy can name: they follow from what this machine has. Without a user namespace the kernel has no count of

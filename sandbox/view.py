@@ -27,7 +27,7 @@ _LIBRARY_FOLDERS = (
     "/usr/local/lib",
 )
 _DATA = ("/etc/ld.so.cache", "/etc/localtime", "/usr/share/zoneinfo")
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/full")
+_DEVICES = ("/dev/null", "/dev/urandom", "/dev/random", "/dev/full")
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,9 +245,7 @@ class Channel(Stream):
                 arrival.take(self._view[self._start : self._start + ready])
                 self._start += ready
                 continue
-            if deadline is not None:
-                self._wait(deadline, select.POLLIN)
-            arrival.rest = arrival.rest[self._receive_into(arrival.rest) :]
+            arrival.rest = arrival.rest[self._receive_into(arrival.rest, deadline) :]
             if self._fds:
                 self._refuse_fds("descriptors came with what follows a frame")
         self._arrival = None

@@ -329,3 +329,28 @@ def test_the_same_machine_code_makes_a_call_of_this_architecture(foreign_calls):
     path = str(foreign_calls / "foreign.so")
     assert outcome(call_library(path, "by_syscall", 39), policy) == 2  # getpid
     assert outcome(call_library(path, "by_syscall", 39), "trusted") > 1
+
+
+_PRIVATE, _SHARED, _ANONYMOUS, _GROWS_DOWN, _HUGE = 0x2, 0x1, 0x20, 0x100, 0x40000
+
+
+@every_profile
+@pytest.mark.parametrize("protection", [1, 3, 4, 5])
+@pytest.mark.parametrize("kind", [_PRIVATE | _ANONYMOUS, _PRIVATE, _SHARED])
+@pytest.mark.parametrize("uncounted", [_GROWS_DOWN, _HUGE, _GROWS_DOWN | _HUGE | 21 << 26])
+def test_memory_that_no_limit_counts_is_refused(profile, protection, kind, uncounted):
+    assert answer(profile, "mmap", 0, 4096, protection, kind | uncounted, -1, 0) != "allow"
+
+
+@every_profile
+@pytest.mark.parametrize("protection", [1, 3, 4, 5, 7])
+def test_shared_memory_without_a_file_is_refused_whatever_its_protection(profile, protection):
+    assert answer(profile, "mmap", 0, 4096, protection, _SHARED | _ANONYMOUS, -1, 0) != "allow"
+
+
+@every_profile
+@pytest.mark.parametrize("flags", [0, 0x40, 0x4000])  # none, do not wait, no signal
+def test_messages_go_in_band_only(profile, flags):
+    assert answer(profile, "sendmsg", 3, 0x1000, flags) == "allow"
+    assert answer(profile, "sendmsg", 3, 0x1000, flags | 1) != "allow"
+    assert answer(profile, "sendto", 3, 0x1000, 1, flags | 1, 0, 0) != "allow"
