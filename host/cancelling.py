@@ -23,14 +23,14 @@ class Ticket:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._cancelled = self._over = False
-        self._end: Callable[[], None] | None = None
+        self._ends: list[Callable[[], None]] = []  # a command of an effect handler runs within another one
 
     def cancel(self) -> None:
         """End what is being done, unless it is over; in the tier trusted this can take a moment."""
         with self._lock:
             self._cancelled = True
-            if self._end is not None and not self._over:
-                self._end()
+            for end in self._ends if not self._over else ():
+                end()
 
     @contextlib.contextmanager
     def in_this_thread(self) -> Iterator[None]:
@@ -49,12 +49,12 @@ class Ticket:
         with self._lock:
             if self._cancelled:
                 raise concurrent.futures.CancelledError
-            self._end = end
+            self._ends.append(end)
         try:
             yield
         finally:
             with self._lock:
-                self._end = None
+                self._ends.pop()
 
 
 def command(end: Callable[[], None]) -> contextlib.AbstractContextManager[None]:

@@ -36,7 +36,8 @@ class Facts:
                        None when it ended without a report.
     status:            of the worker, as wait(2) gives it, from the supervisor's report.
     supervisor_status: of the supervisor, from the template; None when unknown.
-    memory_kills:      how many processes of the worker's own cgroup the kernel killed for want of memory in this command.
+    memory_kills:      how many processes of the worker's own cgroup the kernel killed for want of memory in this command;
+                       None where no memory cgroup counts them.
     memory_error:      the plugin ended in a MemoryError, whoever raised it.
     memory_limit:      the limit and what enforces it, in words.
     peak_bytes:        most memory that was ever held, as far as it is known; 0 when it is not.
@@ -51,7 +52,7 @@ class Facts:
     status: int | None = None
     supervisor_status: int | None = None
     denied: DeniedSyscall | None = None
-    memory_kills: int = 0
+    memory_kills: int | None = 0
     memory_error: bool = False
     memory_limit: str = ""
     peak_bytes: int = 0
@@ -91,8 +92,8 @@ def _cause(facts: Facts) -> tuple[Reason, str]:
 def _memory_error(facts: Facts) -> str:
     """What is known: code can raise MemoryError for any reason, and an allocation that failed was never held."""
     held = f"it held {facts.peak_bytes / 2**20:.0f} MiB at most" if facts.peak_bytes else "how much it held is not known"
-    kills = f"the kernel killed {facts.memory_kills or 'none'} of its processes for memory"
-    return f"the plugin raised MemoryError; {held}, {kills}, it may use {facts.memory_limit}"
+    kills = "" if facts.memory_kills is None else f"the kernel killed {facts.memory_kills or 'none'} of its processes for memory, "
+    return f"the plugin raised MemoryError; {held}, {kills}it may use {facts.memory_limit}"
 
 
 def _signalled(number: int, facts: Facts) -> tuple[Reason, str]:
@@ -101,6 +102,9 @@ def _signalled(number: int, facts: Facts) -> tuple[Reason, str]:
         if facts.memory_kills:
             return Reason.OUT_OF_MEMORY, f"the kernel killed it for using more than {facts.memory_limit}"
         who = "by somebody outside, or by the worker itself"
+        if facts.memory_kills is None:
+            text = f"SIGKILL, not sent by this host: {who}, or by the kernel for want of memory, which nothing counts here"
+            return Reason.KILLED_EXTERNALLY, text
         return Reason.KILLED_EXTERNALLY, f"SIGKILL, sent neither by this host nor by the kernel for want of memory: {who}"
     return (
         Reason.SIGNAL,

@@ -102,22 +102,22 @@ class Handles:
         self._end_poller.register(self.channel.fileno(), 0)
 
     def enter_cgroup(self) -> bool:
-        """See to it that the worker is in its group, before it gets any command; False when it has ended already.
+        """See to it that the worker is in its group, and seen, before it gets any command; False when it has ended already.
 
         Before:  the worker has greeted. Raises: IsolationUnavailable.
         """
-        if self.group is None:
-            return True
+        step, fix = "seen", "mount /proc without hidepid, or with the gid= of this user (under systemd: no ProtectProc)"
         try:
             (worker,) = processes.children_of(self.pid)
-            if not self.group.holds(worker):
+            if len(watching.times_below(self.pid)) < 2:  # its CPU time would be 0 for ever
+                raise ValueError("there is no process of that number in /proc")
+            step, fix = "put into its cgroup", "report this with your cgroup set-up"
+            if self.group is not None and not self.group.holds(worker):
                 self.group.enter(worker)
         except (OSError, ValueError) as error:
             if self.gone_within(_NOTICE_PATIENCE_S):
                 return False
-            raise IsolationUnavailable(
-                "limits", f"the worker could not be put into its cgroup: {error}", "report this with your cgroup set-up"
-            ) from error
+            raise IsolationUnavailable("limits", f"the worker could not be {step}: {error}", fix) from error
         return True
 
     def begin_command(self) -> None:
@@ -264,7 +264,8 @@ class Handles:
     ) -> Facts:
         ended = self._ended
         limit = f"{self._policy.limits.memory_bytes / 2**20:g} MiB ({cgroups.describe_memory(self.group)})"
-        kills = self.group.oom_kills() - self._old_kills if self.group is not None else 0
+        counted = self.group is not None and "memory" in cgroups.places()
+        kills = self.group.oom_kills() - self._old_kills if counted and self.group is not None else None
         peak = max(self.group.peak_bytes() if self.group is not None else 0, ended.use.peakBytes if ended is not None else 0)
         common: dict[str, Any] = {
             "ready": ready, "host_cause": cause, "memory_kills": kills, "memory_error": memory_error, "memory_limit": limit,

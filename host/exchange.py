@@ -48,7 +48,11 @@ _log = logging.getLogger("fxcell.sessions")
 _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
 _TOLD_CHARACTERS = 16_000
 """Of each text of a refusal that a worker is told: a handler may have put all into it that the worker sent."""
+UNSENDABLE = "the host's handler answered what cannot be sent; the host's log says why"
 _WORK = "a result is an effect, or a list that holds one, which a worker performs itself"
+
+_QUICK = frozenset({"Now", "Print", "Log", "RandomBytes"})
+"""Effects that no plugin can make last: before others its CPU time is looked at, for theirs is its own to use."""
 
 Performer = Callable[[Effect, float], Any]
 """Answers an effect by a deadline, time.monotonic() seconds. Raises EffectDenied or EffectFailed."""
@@ -98,6 +102,20 @@ class Exchange:
         # With the first command, not with the start: a worker that is kept ready serves many policies.
         self._vocabulary = vocabulary.described(policy)
         self.area: HostArea | None = None
+        self._clock: watching.CpuWatch | None = None
+
+    def cancelled(self, seconds: float) -> bool:
+        """Wait up to so long for the end of the worker, or of its CPU time, while an effect of it is performed; True then."""
+        end, clock = time.monotonic() + seconds, self._clock
+        while True:
+            now = time.monotonic()
+            if clock is not None and now >= clock.next_look and clock.look() is not None:
+                return True  # what serves the command will look again
+            until = end if clock is None else min(end, clock.next_look)
+            if self._handles.gone_within(max(0.0, until - now)):
+                return True
+            if time.monotonic() >= end:
+                return False
 
     def answer(
         self, packed: values.Packed, deadline: float, seconds: float, perform: Performer, *, calls: int = 0
@@ -193,7 +211,7 @@ class Exchange:
             raise OutOfDescriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)) from error
 
     def _serve_until_answer(self, number: int, deadline: float, perform: Performer) -> Any:
-        clock = watching.CpuWatch(self._handles.meter, self._policy.limits)
+        clock = self._clock = watching.CpuWatch(self._handles.meter, self._policy.limits)
         while True:
             # Asked before each message: a flood of them must not put the deadline off.
             now = time.monotonic()
@@ -231,6 +249,8 @@ class Exchange:
             raise wire.WireError(f"an effect message holds a {type(effect).__name__}")
         # Until its answer is on the way: a worker that dies before may ask again.
         self.open_effect = effect.effect_name
+        if self._clock is not None and effect.effect_name not in _QUICK:
+            self._clock.begin()
         try:
             packed = values.pack(perform(effect, deadline))
             self._channel.send_value("effectResult", number, packed, deadline)
@@ -239,10 +259,9 @@ class Exchange:
         except MessageTooLarge as error:
             self._refuse_effect(number, EffectFailed(effect.effect_name, "too_large", str(error)), deadline)
         except EncodeError as error:
-            told = effect.effect_name, self._broker.worker, traceback_text(error)
-            _log.error("the answer to FX.%s of worker %s cannot be sent\n%s", *told)
-            text = "the host's handler answered what cannot be sent; the host's log says why"
-            self._refuse_effect(number, EffectFailed(effect.effect_name, "internal", text), deadline)
+            what = effect.effect_name, self._broker.worker, traceback_text(error)
+            _log.error("the answer to FX.%s of worker %s cannot be sent\n%s", *what)
+            self._refuse_effect(number, EffectFailed(effect.effect_name, "internal", UNSENDABLE), deadline)
         self.open_effect = None
 
     def _refuse_effect(self, number: int, refusal: EffectDenied | EffectFailed, deadline: float) -> None:
@@ -253,7 +272,7 @@ class Exchange:
             self._last_failure = refusal
         # It is kept, and the frames of its traceback hold the effect, of whatever size.
         refusal.__traceback__ = refusal.__cause__ = refusal.__context__ = None
-        details = {key: _told(value) for key, value in vars(refusal).items() if isinstance(value, str | None)}
+        details = {key: told(value) for key, value in vars(refusal).items() if isinstance(value, str | None)}
         failure.details = msgspec.msgpack.encode(details)
         self._channel.send(message, deadline=deadline)
 
@@ -271,7 +290,7 @@ class Exchange:
         return PluginError(*map(printable, parts))
 
 
-def _told(text: str | None) -> str | None:
+def told(text: str | None) -> str | None:
     """As much of a text as a message has room for, without half characters, which do not travel."""
     return None if text is None else text[:_TOLD_CHARACTERS].encode("utf-8", "backslashreplace").decode()
 

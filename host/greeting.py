@@ -7,6 +7,7 @@ from typing import Any
 
 import capnp
 
+from fxcell.host import cgroups
 from fxcell.host.diagnose import HostCause
 from fxcell.host.ending import Handles
 from fxcell.host.template_process import Template
@@ -57,7 +58,7 @@ def await_greeting(handles: Handles, template: Template, policy: Policy, deadlin
     except wire.DeadlinePassed as passed:
         raise NotReady(HostCause(Reason.DEADLINE, f"not ready within {policy.limits.start_s} s")) from passed
     layers = enforced.check(
-        template.plan, policy.limits, report, outside=template.outside, in_memory_cgroup=handles.group is not None
+        template.plan, policy.limits, report, outside=template.outside, in_memory_cgroup="memory" in cgroups.places()
     )
     if not handles.enter_cgroup():
         raise NotReady(None)

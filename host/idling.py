@@ -81,7 +81,10 @@ def _tend_all() -> None:
 def _look(sessions: list[Any], before: _Pauses) -> _Pauses:
     pauses: _Pauses = {}
     for session in sessions:
-        commands, used_s = session.commands, session.cpu_s()
+        try:
+            commands, used_s = session.commands, session.cpu_s()
+        except OSError:  # this process may open no more files just now
+            continue
         seen, base_s = before.get(session.process.id, (-1, 0.0))
         pauses[session.process.id] = (seen, base_s) if seen == commands else (commands, used_s)
         if session.busy:

@@ -262,17 +262,21 @@ class Session:
         return self.broker.perform(effect, context) if self.tape is None else self.tape.effect(self, effect, context)
 
     def _context(self, deadline: float) -> Context:
-        return Context(self.process.id, self.policy, deadline, self._handles.gone_within, self.outputs.line, self.caller)
+        return Context(self.process.id, self.policy, deadline, self._exchange.cancelled, self.outputs.line, self.caller)
 
     # --- end
 
     def end_idle(self, why: str, commands: int) -> None:
         """End a worker that works although no command is running, unless one has begun meanwhile."""
-        with self._turn:
+        if not self._turn.acquire(blocking=False):
+            return  # one has begun, and may take long
+        try:
             if not self.ended and self.commands == commands:
                 self.ended = f"it was ended ({Reason.CPU_LIMIT.value}: {why})"
                 self._handles.close(self._template)
                 self._tell_end()
+        finally:
+            self._turn.release()
 
     def kill(self) -> None:
         """Have the worker end; what runs a command in it notices that it is gone. stop() waits for the end."""

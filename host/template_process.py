@@ -175,7 +175,7 @@ class Template:
         upcoming = cgroups.group_for(self.policy.limits) if cgroups.workers_can_enter() else None
         doors = [] if upcoming is None else upcoming.doors()
         try:
-            answer = self._ask(wire.Message.new_message(spawn=None), doors, deadline)
+            answer = self._answer(wire.Message.new_message(spawn=None), doors, deadline)
         except BaseException:
             if upcoming is not None:
                 self._lost_groups.append(upcoming)  # a worker may be there, or come
@@ -185,7 +185,9 @@ class Template:
                 os.close(door)
         if answer.which() != "spawned":
             if upcoming is not None:
-                upcoming.remove()
+                upcoming.remove()  # no worker came of it
+            if answer.failure.kind != "in_flight":
+                raise self._failure(answer.failure)
             return answer, None
         group, self.spare_group = self.spare_group, upcoming
         return answer, group
@@ -209,6 +211,12 @@ class Template:
         return True
 
     def _ask(self, message: Any, fds: Sequence[int], deadline: float) -> Any:
+        answer = self._answer(message, fds, deadline)
+        if answer.which() == "failure":
+            raise self._failure(answer.failure)
+        return answer
+
+    def _answer(self, message: Any, fds: Sequence[int], deadline: float) -> Any:
         try:
             self._requests += 1
             message.id = self._requests
@@ -225,8 +233,6 @@ class Template:
             raise self._failed(f"the template process ended: {self.last_words() or error}") from error
         except wire.DeadlinePassed as error:
             raise self._failed(f"the template process did not answer in time. {self.last_words()}") from error
-        if answer.which() == "failure" and answer.failure.kind != "in_flight":
-            raise self._failure(answer.failure)
         return answer
 
     def _failure(self, failure: Any) -> Exception:

@@ -67,6 +67,11 @@ class CpuWatch:
         self._base_s: float | None = None
         self.next_look = time.monotonic() + _FIRST_LOOK_S
 
+    def begin(self) -> None:
+        """Note what was used before, unless that is done: before something that can take long without a look."""
+        if self._base_s is None:
+            self.look()
+
     def look(self) -> str | None:
         """What to say when the limit is passed; None before."""
         now_s = self._meter.read_s()

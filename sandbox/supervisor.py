@@ -33,6 +33,7 @@ _STACK_BYTES_MAX = 1024 * 1024
 _STACK_PATIENCE_S = 0.2
 _READ_BYTES = 64 * 1024
 _NEVER_LISTENS = -1
+_REAP_MS = 500
 
 
 def start(prepared: apply.Prepared, channel: int, report: int, doors: list[int], *, spin: bool) -> NoReturn:
@@ -123,6 +124,7 @@ class _Watch:
         self.answers = prepared.answers
         self.asked = prepared.asked
         self.tasks = prepared.policy.limits.processes + prepared.policy.limits.threads
+        self.reap_every_ms = _REAP_MS if prepared.policy.limits.processes > 1 else None
         self.output_bytes = prepared.policy.limits.output_bytes
         self.namespaces = prepared.plan.namespaces
         self.line = line
@@ -143,7 +145,8 @@ class _Watch:
 
     def until_the_end(self) -> NoReturn:
         while True:
-            ready = {descriptor for descriptor, _ in self.poller.poll()}
+            ready = {descriptor for descriptor, _ in self.poller.poll(self.reap_every_ms)}
+            self.reap_orphans()
             for descriptor in ready & self.tails.keys():
                 self.read_pipe(descriptor)
             if self.pidfd in ready:
@@ -152,6 +155,15 @@ class _Watch:
                 self.obey_host()
             if self.listener in ready:
                 self.judge()
+
+    def reap_orphans(self) -> None:
+        """Take note of the end of what the worker forked and left: a process that nobody waited for counts as one."""
+        if self.reap_every_ms is None:
+            return
+        with contextlib.suppress(ChildProcessError):
+            # The worker itself stays: its end is read with what it used.
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != self.worker_pid:
+                os.waitpid(ended.si_pid, 0)
 
     def read_pipe(self, descriptor: int) -> bool:
         """Take what is there; False when nothing was."""

@@ -45,6 +45,7 @@ PRELOADED = (
 def main(control_fd: int) -> None:
     """Serve until the host goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a host that ignores it hands that down, and nothing could be waited for
     control = wire.Channel(socket.socket(fileno=control_fd), max_value_bytes=wire.FRAME_BYTES_MAX)
     request = control.receive()
     options = msgspec.msgpack.decode(request.open, type=dict[str, Any])
@@ -53,6 +54,7 @@ def main(control_fd: int) -> None:
     rlimits.raise_to_hard("open_files")  # with it this process can hand workers over whatever those before have in flight
     try:
         prepared, report = _prepare(Policy.from_data(options["policy"]), options)
+        privileges.die_with_parent(options["host_pid"])  # again: a change of ids has cleared it
     except Exception as error:  # noqa: BLE001 - the host must hear of any failure
         _send_failure(control, request.id, error)
         return

@@ -1,6 +1,7 @@
 """Workers that end by a signal, a denied call or a limit, and the evidence that their WorkerCrash holds."""
 
 import signal
+import time
 
 import pytest
 
@@ -127,6 +128,26 @@ def test_cpu_time_over_the_limit_is_cpu_limit():
     assert "0.3 s" in str(crash)
     assert crash.evidence.resources.user_s + crash.evidence.resources.system_s > 0.2
     assert "in busy\n" in crash.evidence.python_stack
+
+
+@zef_function
+def busy_behind_an_effect():
+    import threading
+
+    def burn():
+        while True:
+            pass
+
+    threading.Thread(target=burn, daemon=True).start()
+    FX.Sleep(seconds=40.0) | run
+
+
+def test_cpu_time_is_watched_while_an_effect_is_performed():
+    began = time.monotonic()
+    policy = load_policy("compute").replaced(name="short", limits=Limits(cpu_s=0.5, threads=4), effects={"Sleep": True})
+    crash = crash_of(busy_behind_an_effect(), policy)
+    assert crash.reason is Reason.CPU_LIMIT
+    assert time.monotonic() - began < 30
 
 
 def test_no_answer_in_time_is_deadline_with_the_stack_of_that_moment():

@@ -9,7 +9,8 @@ import numpy
 import pytest
 
 from fxcell import *
-from fxcell.host import background, runtime
+from fxcell import Effect, handles, load_policy
+from fxcell.host import background, registry, runtime
 
 
 @zef_function
@@ -237,3 +238,46 @@ def test_thread_that_cannot_be_started_is_an_error_of_its_own_submit(monkeypatch
     assert busy.result(20)
     assert called == []
     many.close()
+
+
+class AskAnother(Effect):
+    """Its handler sends a command to another worker."""
+
+
+others = []
+
+
+@handles(AskAnother)
+def ask_another(_effect):
+    return command(others[-1], add(1, 2)) | run
+
+
+@zef_function
+def ask_another_and_loop():
+    FX.AskAnother() | run
+    FX.Now() | run
+    while True:
+        pass
+
+
+def test_command_is_cancelled_also_after_one_of_its_handlers_sent_another():
+    policy = load_policy("compute").replaced(name="asks", effects={"AskAnother": True, "Now": True})
+    one, other = FX.StartWorkerProcess(policy=policy) | run, FX.StartWorkerProcess() | run
+    others.append(other)
+
+    async def main():
+        future = run.aio(command(one, ask_another_and_loop()))
+        while registry.session_of(one).broker.performed != 2:  # noqa: ASYNC110 - it is the worker that says so
+            await asyncio.sleep(0.01)
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+
+    asyncio.run(main())
+    began = time.monotonic()
+    while not ended(one):
+        assert time.monotonic() - began < 20, "it runs on until its deadline"
+        time.sleep(0.01)
+    assert command(other, add(3, 4)) | run == 7
+    FX.StopWorkerProcess(process=other) | run
+    FX.StopWorkerProcess(process=one) | run
