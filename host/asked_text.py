@@ -19,6 +19,7 @@ from fxcell.policies import values
 from fxcell.policies.bounded import bounded
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EncodeError
+from fxcell.policies.names import size_text
 
 ROOM_CHARACTERS = 2048
 """For all fields of one effect together: a terminal of 80 columns shows it without scrolling what was first away."""
@@ -64,8 +65,7 @@ def _within(value: Any, whole: str, share: int) -> str:
         unit = "characters" if isinstance(value, str) else "bytes"
         cut = len(value) - len(head) - len(tail)
         return f"{_quoted(head)} …[{cut} of {len(value)} {unit} are cut here; SHA-256 of all: {_sum(value)}]… {_quoted(tail)}"
-    size = f" of {len(value)}" if hasattr(value, "__len__") else ""
-    return f"{whole[:share]} …[the rest of this {type(value).__name__}{size} is cut; SHA-256 of all: {_sum(value)}]…"
+    return f"{whole[:share]} …[the rest of this {type(value).__name__}{size_text(value)} is cut; SHA-256 of all: {_sum(value)}]…"
 
 
 def _end(value: Any, room: int, *, last: bool) -> Any:

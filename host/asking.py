@@ -15,6 +15,7 @@ import concurrent.futures
 import functools
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ ANSWER_S = 60.0
 
 _LOOK_S = 0.05
 _MAX_OPEN = 64
+_room = threading.BoundedSemaphore(_MAX_OPEN)
 _log = logging.getLogger("fxcell.asking")
 
 
@@ -101,15 +103,23 @@ def put(question: Question, cancelled: Callable[[float], bool]) -> tuple[Answer,
     approver = _approver
     if approver is None:
         return Answer.NO, "nobody can be asked: this host named no approver"
-    future = _threads().submit(approver, question)
+    if not _room.acquire(blocking=False):
+        return Answer.NO, f"{_MAX_OPEN} questions of this host are open already"
+    try:
+        future = _threads().submit(approver, question)
+    except RuntimeError as error:
+        _room.release()
+        _log.error("a question of worker %s could not be asked: %s", question.worker, error)
+        return Answer.NO, "it could not be asked"
+    future.add_done_callback(lambda _done: _room.release())
     while True:
-        try:
-            answer = future.result(max(0.0, min(question.deadline - time.monotonic(), _LOOK_S)))
-        except concurrent.futures.TimeoutError:
-            if not future.done() and time.monotonic() < question.deadline and not cancelled(0.0):
+        if not concurrent.futures.wait([future], max(0.0, min(question.deadline - time.monotonic(), _LOOK_S))).done:
+            if time.monotonic() < question.deadline and not cancelled(0.0):
                 continue
             future.cancel()
             return Answer.NO, "nobody answered in time"
+        try:
+            answer = future.result()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - the host's own code may raise anything, SystemExit too: logged, and denied

@@ -25,6 +25,7 @@ from fxcell.host.observing import Observer
 from fxcell.policies import rules
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, InternalError
+from fxcell.policies.names import size_text
 from fxcell.policies.policy import Policy
 
 __all__ = ["Broker", "Context", "EffectRecord", "perform_locally"]
@@ -215,5 +216,4 @@ def _brief(value: Any) -> str:
         return repr(value)
     if isinstance(value, int):
         return str(value) if value.bit_length() <= 256 else f"int of {value.bit_length()} bits"
-    size = f" of {len(value)}" if hasattr(value, "__len__") else ""
-    return f"{type(value).__name__}{size}"
+    return f"{type(value).__name__}{size_text(value)}"

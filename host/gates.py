@@ -21,7 +21,7 @@ from fxcell.policies import values
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EncodeError
 from fxcell.policies.policy import Policy
-from fxcell.policies.rates import Rate, parse_rate
+from fxcell.policies.rates import MAX_COUNT, Rate, parse_rate
 from fxcell.policies.rule import Rule
 from fxcell.policies.toml_text import bytes_text
 
@@ -91,7 +91,8 @@ class Gate:
         if self._bucket is not None and (wait_s := self._bucket.take(time.monotonic())) > 0.0:
             rate, number, unit = self._rule.rate, *parse_rate(self._rule.rate)
             rule = f"{self._who} more often than {rate} with a burst of {self._bucket.burst:g}; next in {wait_s:.3g} s"
-            raise self._denied(rule, f'rate = "{number * 2}/{unit}"')
+            more = min(number * 2, MAX_COUNT)
+            raise self._denied(rule, f'rate = "{more}/{unit}"' if more > number else f"burst = {MAX_COUNT}")
         if self._ask:
             self._put(effect, context)
 

@@ -19,6 +19,7 @@ import msgspec
 
 import fxcell
 from fxcell.host import registry, tapes
+from fxcell.host.exchange import UNSENDABLE, told
 from fxcell.host.records import MAX_BYTES, MAX_ENTRIES, Record, RecordedCommand, RecordedEffect, write_record
 from fxcell.host.redaction import redacted
 from fxcell.policies import calls, values
@@ -57,19 +58,22 @@ class Recorder:
 
     def command(self, session: Session, value: Any, go: Callable[[], Any]) -> Any:
         """Run the command and keep it with its outcome, also where that is an error."""
-        kept = RecordedCommand(calls.to_portable_bytes(value))
+        kept = RecordedCommand(calls.to_portable_bytes(redacted(value)))
         self._take(len(kept.value))
+        if self.is_full:
+            kept.value = b""
         self.record.commands.append(kept)
         self._began = time.perf_counter()
         try:
             result = go()
-            kept.data = values.encode_value(result)
+            data = values.encode_value(redacted(result))
             kept.kind = "value"
-            self._take(len(kept.data))
+            self._take(len(data))
+            kept.data = b"" if self.is_full else data
             return result
         except OutcomeError as outcome:
-            told = outcome.to_dict()
-            kept.kind, kept.data = told["outcome"], msgspec.msgpack.encode(told)
+            facts = outcome.to_dict()
+            kept.kind, kept.data = facts["outcome"], msgspec.msgpack.encode(facts)
             if isinstance(outcome, WorkerCrash) and not self.is_full:
                 outcome.evidence = dataclasses.replace(outcome.evidence, reproducer=self._path)
             raise
@@ -87,11 +91,11 @@ class Recorder:
             return result
         except (EffectDenied, EffectFailed) as refusal:
             outcome = "denied" if isinstance(refusal, EffectDenied) else "failed"
-            answer = msgspec.msgpack.encode({key: getattr(refusal, key) for key in _REFUSED[outcome]})
+            answer = msgspec.msgpack.encode({key: told(getattr(refusal, key)) for key in _REFUSED[outcome]})
             raise
-        except EncodeError as error:  # what the session will tell the worker of a result that cannot travel
-            outcome, told = "failed", {"effect": effect.effect_name, "kind": "too_large", "message": str(error)}
-            answer = msgspec.msgpack.encode(told)
+        except EncodeError:  # what the session will tell the worker of a result that cannot travel
+            outcome = "failed"
+            answer = msgspec.msgpack.encode({"effect": effect.effect_name, "kind": "internal", "message": UNSENDABLE})
             raise
         finally:
             asked, ended = values.encode_value(redacted(effect)), time.perf_counter()

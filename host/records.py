@@ -117,7 +117,7 @@ def write_record(path: str, record: Record) -> None:
     size = sum(len(command.value) + sum(len(e.asked) + len(e.answer) for e in command.effects) for command in record.commands)
     if max(len(body), size) > MAX_BYTES:
         raise RecordError(f"the record would be over {MAX_BYTES:,} bytes; nothing was written to {path!r}")
-    temporary = f"{path}.{os.getpid()}.part"
+    temporary = f"{path}.{os.urandom(8).hex()}.part"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

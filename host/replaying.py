@@ -236,7 +236,7 @@ def _outcome_differs(recorded: RecordedCommand, outcome: Any, number: int) -> li
     if kind != recorded.kind:
         return [Divergence("outcome", number, 0, f"{_told(kind, now)}; the record has {_told(recorded.kind, then)}")]
     if kind == "value":
-        same = _equal(then, now)
+        same = _equal(then, redacted(now))
     else:
         told = outcome.to_dict()
         same = all(told.get(key) == then.get(key) for key in _COMPARED.get(kind, ("message",)))

@@ -100,7 +100,7 @@ def _resolved(effect: str, place: str, ref: SecretRef) -> tuple[str, str]:
     if wrong:
         _log.error("the secret for the %s, from %s:%s, %s", place, ref.kind, ref.name, wrong)
         raise _missing(effect, place)
-    hide(value)  # the plugin may have put a guess of it into an argument that is recorded
+    hide(value, f"{ref.kind}:{ref.name}")  # the plugin may have put a guess of it into an argument that is recorded
     return ref.scheme, value
 
 

@@ -123,11 +123,15 @@ def _base(source: _Source) -> Policy:
     except PolicyError as error:
         source.fail(error.message, "extends")
     chain = (*source.seen, _identity(Path(source.file)))
-    if _identity(path) in chain:
+    try:
+        identity, exists = _identity(path), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL, a name that is too long, a loop of links, a closed folder
+        source.fail(f"extends = {short(spec)} cannot be looked at: {error!s:.200}", "extends")
+    if identity in chain:
         source.fail(f"extends = {spec!r} leads back to a file that extends this one", "extends")
     if len(chain) >= MAX_EXTENDS:
         source.fail(f"extends = {spec!r} is the end of a chain of over {MAX_EXTENDS} files", "extends")
-    if not path.exists():
+    if not exists:
         source.fail(f"extends = {spec!r}, but there is no file {path}", "extends")
     return _load(path, chain)
 

@@ -27,3 +27,11 @@ def nearest(wrong: object, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(wrong, names, 1) if isinstance(wrong, str) else []
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{hint} Known: {', '.join(names) or 'none'}."
+
+
+def size_text(value: object) -> str:
+    """" of 3" for what has a length; "" for what has none, or only says that it has (an array without dimensions)."""
+    try:
+        return f" of {len(value)}"  # type: ignore[arg-type]
+    except TypeError:
+        return ""

@@ -191,9 +191,18 @@ def _converted(effect: str, field: Field, value: Any) -> Any:
 
 def _wider(key: str, values: Sequence[Any], given: Any) -> str:
     """The line that adds a value to the list; "" for one that TOML cannot hold on a line."""
-    if type(given) not in _SCALARS or not _fits(given) or (type(given) is str and len(given) > 200):
+    if type(given) not in _SCALARS or not _fits(given) or (type(given) is str and (len(given) > 200 or not _travels(given))):
         return ""
     return f"{key} = [{', '.join(_toml(value) for value in (*values, given))}]"
+
+
+def _travels(text: str) -> bool:
+    """False for a text with half a character in it, which no file holds."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fits(value: Any) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import hmac
 import os
 import re
 import stat
@@ -21,11 +22,12 @@ from typing import Any
 
 import msgspec
 
-from fxcell.host.audit.chain import GENESIS, AuditError, seal, split
+from fxcell.host.audit.chain import GENESIS, AuditError, digest, seal, split
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _LINE_BYTES_MAX = 2**20
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=lambda value: f"<{type(value).__name__}>").encode
+"""With a word for what JSON has no form for: a record that cannot be written would take its whole batch along."""
 
 
 class AuditFile:
@@ -40,6 +42,7 @@ class AuditFile:
         self.rotate_bytes, self.keep, self.key = rotate_bytes, keep, key
         self.seq, self.head, self.size = 0, GENESIS, 0
         self._torn: bytes | None = None
+        self._unended = False
         self._spoilt = ""
         self.fd = self._open()
         try:
@@ -128,6 +131,15 @@ class AuditFile:
                 f"{self.path!r} does not end as an audit log does; run `fxcell audit verify` on it, or use another file"
             )
         self.head = found[1]
+        self._adopt_whole_last_line()
+
+    def _adopt_whole_last_line(self) -> None:
+        """A last line that lacks its newline alone is the record that it is: only the newline is written after it."""
+        found = split(self._torn) if self._torn is not None else None
+        if found is None or not hmac.compare_digest(digest(self.head, found[0], self.key), found[1]):
+            return
+        self.seq, self.head = self.seq + 1, found[1]
+        self._torn, self._unended = None, True
 
     def _opening(self) -> dict[str, Any]:
         told: dict[str, Any] = {"version": 1, "keyed": self.key is not None, "prev": self.head.decode()}
@@ -140,7 +152,7 @@ class AuditFile:
             raise OSError(5, self._spoilt)
         lines, states, head, seq = [], [], self.head, self.seq
         end = self.size
-        if self._torn is not None:
+        if self._torn is not None or self._unended:
             lines.append(b"\n")
             end += 1
         for record in records:
@@ -165,7 +177,7 @@ class AuditFile:
             kept += 1
         old_size = self.size
         if kept:
-            self._torn = None
+            self._torn, self._unended = None, False
             self.size, self.head, self.seq = states[kept - 1]
         if failure is None:
             return

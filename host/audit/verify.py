@@ -102,6 +102,8 @@ class _Chain:
         if found is None:
             raise _Broken("it does not end in a hash")
         record = _record(found[0])
+        if torn_before is None and record.get("event") == "opened" and "torn_bytes" in record:
+            raise _Broken("it vouches for a torn line before it, which is not there: it was removed")
         if torn_before is not None:
             vouched = record.get("torn_bytes"), record.get("torn_sha256")
             if vouched != (len(torn_before), hashlib.sha256(torn_before).hexdigest()):

@@ -122,6 +122,8 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for a thread that is gone
                 self._problem = f"{type(error).__name__}: {error}"
                 _log.exception("the audit log %s could not be written", self._file.path)
+                with self._more:
+                    self._lost += sum(ticket.answered is None for ticket in batch)
             finally:
                 for ticket in batch:
                     ticket.tell(self._problem or "the audit log could not be written")

@@ -10,6 +10,7 @@ import ipaddress
 import queue
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from fxcell.host.effects.context import Pace
@@ -24,7 +25,12 @@ MAX_ADDRESSES = 64
 _MAX_LOOKUPS = 32  # threads; one that waits for a dead name server cannot be ended
 _LOOK_S = 0.05  # how soon a death of the worker is noticed during a lookup
 
+_MAX_LEFT = 4
+"""Look-ups of one worker that go on although it no longer waits for them: more, and it could keep all to itself."""
+
 _lookups = threading.BoundedSemaphore(_MAX_LOOKUPS)
+_left: Counter[str] = Counter()
+_counting = threading.Lock()
 
 # IANA special-purpose registries for IPv4 and IPv6, as of 2025.
 _REFUSED_V4 = {
@@ -86,7 +92,8 @@ def public_addresses(host: str, port: int, resolve: Resolver, pace: Pace, *, all
 
     host: a name, or a numeric address without brackets.
     Raises: EffectFailed - name_not_found; refused_address, when any one of the addresses is not public: a name with
-            mixed answers is an attempt to get past this check; timeout or cancelled.
+            mixed answers is an attempt to get past this check; timeout or cancelled; busy, when too many look-ups that
+            the worker did not wait for are still going on.
     """
     try:
         addresses = [str(ipaddress.ip_address(host))]
@@ -104,17 +111,28 @@ def public_addresses(host: str, port: int, resolve: Resolver, pace: Pace, *, all
 
 
 def _look_up(host: str, port: int, resolve: Resolver, pace: Pace) -> list[str]:
+    if _left[pace.worker] >= _MAX_LEFT:
+        text = f"{_MAX_LEFT} look-ups that this worker did not wait for are still going on"
+        raise EffectFailed(pace.effect, "busy", text)
     while not _lookups.acquire(timeout=min(pace.remaining(), _LOOK_S)):
         pace.check()
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+    ended = left = False
 
     def ask() -> None:
+        nonlocal ended
         try:
             answers.put(resolve(host, port))
         except Exception as error:  # noqa: BLE001 - it is raised in the thread that waits
             answers.put(error)
         finally:
             _lookups.release()
+            with _counting:
+                ended = True
+                if left:
+                    _left.subtract([pace.worker])
+                    if not _left[pace.worker]:
+                        del _left[pace.worker]
 
     # getaddrinfo(3) takes no timeout, hence a thread that can be left behind.
     try:
@@ -123,10 +141,17 @@ def _look_up(host: str, port: int, resolve: Resolver, pace: Pace) -> list[str]:
         _lookups.release()
         raise
     answer: list[str] | Exception | None = None
-    while answer is None:
-        with contextlib.suppress(queue.Empty):
-            answer = answers.get(timeout=min(pace.remaining(), _LOOK_S))
-        pace.check()
+    try:
+        while answer is None:
+            with contextlib.suppress(queue.Empty):
+                answer = answers.get(timeout=min(pace.remaining(), _LOOK_S))
+            pace.check()
+    except BaseException:
+        with _counting:
+            if not ended:
+                left = True
+                _left[pace.worker] += 1
+        raise
     if isinstance(answer, OSError | UnicodeError):
         raise EffectFailed(pace.effect, "name_not_found", f"the name {host!r:.200} has no address") from answer
     if isinstance(answer, Exception):

@@ -42,13 +42,11 @@ def perform(start: Callable[[], Coroutine[Any, Any, Any]], effect: Effect, conte
     try:
         while True:
             left = context.deadline - time.monotonic()
-            try:
-                return future.result(max(0.0, min(left, _LOOK_S)))
-            except concurrent.futures.TimeoutError:
-                if future.done():
-                    raise  # the handler's own
-            except concurrent.futures.CancelledError:
-                raise EffectFailed(effect.effect_name, "cancelled", "its handler was cancelled") from None
+            if concurrent.futures.wait([future], max(0.0, min(left, _LOOK_S))).done:
+                try:
+                    return future.result()
+                except concurrent.futures.CancelledError:
+                    raise EffectFailed(effect.effect_name, "cancelled", "its handler was cancelled") from None
             if left <= 0:
                 raise EffectFailed(effect.effect_name, "timeout", "the command's deadline passed while it was performed")
             if context.cancelled(0.0):

@@ -82,6 +82,7 @@ class Pace:
     effect: str
     end: float
     cancelled: Callable[[float], bool]
+    worker: str = ""
 
     def remaining(self) -> float:
         """Seconds left, more than 0. Raises EffectFailed(timeout)."""
@@ -107,7 +108,7 @@ class Pace:
 def pace_of(effect: Effect, context: Context, timeout_s: float | None = None) -> Pace:
     """The time an effect has, counted from now."""
     end = context.deadline if timeout_s is None else min(context.deadline, time.monotonic() + timeout_s)
-    return Pace(effect.effect_name, end, context.cancelled)
+    return Pace(effect.effect_name, end, context.cancelled, context.worker)
 
 
 def cancelled(effect: str) -> EffectFailed:

@@ -89,7 +89,9 @@ class HTTPClient:
         except EffectDenied as denied:
             texts = (injected.clean(denied.rule), denied.policy, injected.clean(denied.suggestion))
             raise EffectDenied(denied.effect, denied.field, *texts) from None
-        except Exception:  # noqa: BLE001 - whatever it is, its text goes to the log, and must not take the secret there
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - whatever it is, its text goes to the log, and must not take the secret there
             raise RuntimeError(injected.clean(traceback.format_exc())) from None
 
     def _follow(self, effect: HTTPRequest, context: Context, injected: Injected) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from fxcell import FX, EffectDenied, Limits, Policy, run, zef_function
+from fxcell import FX, EffectDenied, Limits, Policy, load_policy, run, zef_function
 from fxcell.host import audit, cgroups
 from fxcell.host.audit import redaction
 from fxcell.host.audit.file import AuditFile
@@ -142,7 +142,7 @@ def test_exit_without_close_writes_everything_also_after_a_fork(tmp_path, what):
 
 
 def test_secrets_are_in_no_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(redaction, "_hidden", frozenset())
+    monkeypatch.setattr(redaction, "_hidden", {})
     monkeypatch.setattr(redaction, "_pattern", None)
     audit.hide("s3cr3t/value")
     shown = redaction.summary(
@@ -165,7 +165,7 @@ def test_secrets_are_in_no_line(tmp_path, monkeypatch):
 @pytest.mark.parametrize("character", ["x", "\\", "\x01", "\U0001f98a", "\U000e0001"])
 def test_longest_arguments_make_a_line_of_at_most_8_kib_and_say_what_is_left_out(character):
     text = character * 100_000
-    shown = redaction.summary({"url": text, "method": text, "headers": {f"{n}{text}": text for n in range(32)}})
+    shown = redaction.summary({"url": text, "method": text, "headers": {f"{n}{text}"[:250]: text for n in range(32)}})
     assert len(json.dumps(shown, ensure_ascii=False).encode()) < 8192
     assert shown["headers"]["…"] == "30 more"
 
@@ -245,3 +245,67 @@ def test_command_line_writes_verifies_and_finds_what_is_broken(tmp_path):
     assert broken.returncode == 1
     assert "line 3: its hash" in broken.stdout
     assert cli("audit", "verify", tmp_path / "none").returncode == 2
+
+
+@zef_function
+def print_odd_values():
+    import numpy
+
+    for value in (numpy.float64(5), numpy.float64("nan"), numpy.array(5), numpy.str_("text"), numpy.bool_(True)):
+        FX.Print(content=value) | run
+    return "performed"
+
+
+def test_numbers_of_other_libraries_are_recorded_and_cost_nobody_a_line(tmp_path, capfd):
+    with audit.to_file(tmp_path / "log"):
+        worker = FX.StartWorkerProcess(policy=load_policy("numeric")) | run
+        assert send(worker, print_odd_values()) == "performed"
+        FX.StopWorkerProcess(process=worker) | run
+    capfd.readouterr()
+    shown = [r["arguments"]["content"] for r in records(tmp_path / "log") if r.get("decision") == "granted"]
+    assert shown == [5.0, "nan", "ndarray", "text", "bool"]
+    assert audit.verify([str(tmp_path / "log")]).whole
+
+
+def test_record_that_json_has_no_form_for_takes_no_other_along(tmp_path):
+    writer = Writer(AuditFile(str(tmp_path / "log"), 2**26, 1, None), drop=False)
+    assert [writer.put({"event": "t", "value": value}, ask=True) for value in (1, object(), 2)] == [None] * 3
+    writer.close()
+    assert [r.get("value") for r in records(tmp_path / "log")] == [None, 1, "<object>", 2]
+
+
+def test_text_made_to_be_slow_to_look_through_is_not():
+    assert redaction.redact("http://x/" + "?key" * 199).startswith("http://x/")
+    assert redaction.redact("http://x/a?api_key=abc&page=2;my-token=def") == (
+        "http://x/a?api_key=[redacted]&page=2;my-token=[redacted]"
+    )
+    began = time.process_time()
+    for _ in range(300):  # each took 0.09 s
+        redaction.redact("http://x/" + "?key" * 199)
+        redaction.summary({"data": {"k" * 3_000_000: 0}})  # and 0.6 s
+    assert time.process_time() - began < 15
+
+
+def test_secret_that_changes_is_hidden_in_its_last_values_and_no_more(monkeypatch):
+    monkeypatch.setattr(redaction, "_hidden", {})
+    monkeypatch.setattr(redaction, "_pattern", None)
+    audit.hide("for ever secret")
+    for number in range(1000):
+        redaction.hide(f"token-{number:08}", "host:api")
+    assert redaction.redact("for ever secret token-00000999 token-00000996 token-00000000") == (
+        "[redacted] [redacted] [redacted] token-00000000"
+    )
+
+
+def test_log_whose_last_newline_was_cut_goes_on_and_a_removed_torn_line_is_found(tmp_path):
+    path = tmp_path / "log"
+    written(path, 2)
+    path.write_bytes(path.read_bytes()[:-1])
+    written(path, 1)
+    assert (audit.verify([str(path)]).whole, audit.verify([str(path)]).records) == (True, 5)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"seq":6,"ti')
+    written(path, 1)
+    assert audit.verify([str(path)]).whole
+    path.write_bytes(path.read_bytes().replace(b'{"seq":6,"ti\n', b""))
+    assert "vouches for a torn line" in audit.verify([str(path)]).why

@@ -188,6 +188,27 @@ def test_secret_header_is_redacted_in_effects_and_results(name):
 
 
 @zef_function
+def pass_on(effect):
+    return [effect | run]
+
+
+def test_secret_headers_are_in_no_record_of_a_command_that_is_an_effect_or_returns_its_answer(tmp_path, serve):
+    server = serve(answer("200 OK", "Set-Cookie: sid=biscuit-4711", body=b"ok"))
+    rule = {"hosts": [f"127.0.0.1:{server.port}"], "private_hosts": True}
+    worker = FX.StartWorkerProcess(policy=Policy(name="web", effects={"HTTPRequest": rule})) | run
+    asked = FX.HTTPRequest(url=f"http://127.0.0.1:{server.port}/", headers={"Authorization": "Bearer secret-password"})
+    with recording(worker, tmp_path / "run.fxr"):
+        for command in (asked, pass_on(asked)):
+            FX.SendCommandToWorkerProcess(process=worker, command=command) | run
+    FX.StopWorkerProcess(process=worker) | run
+    assert [request["headers"]["authorization"] for request in server.requests] == ["Bearer secret-password"] * 2
+    record = read_record(str(tmp_path / "run.fxr"))
+    for secret in ("secret-password", "biscuit-4711"):
+        assert secret not in repr(record)
+    assert replay(record).same
+
+
+@zef_function
 def log_in(url, secret):
     answer = FX.HTTPRequest(url=url, headers={"Authorization": f"Bearer {secret[::-1]}"}) | run
     return answer["status"]
