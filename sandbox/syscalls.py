@@ -132,7 +132,7 @@ BY_WORD: Mapping[str, tuple[Allow, ...]] = {
         *_rows("how much memory the machine has: sysconf(), which qsort() calls", "sysinfo"),
     ),
     "writable_code": (
-        *(Allow("mmap", "code written at run time (JIT, ctypes callbacks)", (counted,)) for counted in (_NOT_SHARED, _NOT_ANONYMOUS)),
+        Allow("mmap", "code written at run time (JIT, ctypes callbacks)", (_NOT_SHARED,)),
         *_rows("code written at run time (JIT, ctypes callbacks)", "mprotect"),
     ),
     "scratch": (
