@@ -15,14 +15,17 @@ from fxcell.sandbox.syscalls import Allow, Compare
 _ARGUMENTS: Mapping[str, str] = {
     "clone": "flags", "fcntl": "fd command", "ioctl": "fd request", "kill": "process", "tgkill": "process", "prctl": "option",
     "mmap": "address length protection flags", "mprotect": "address length protection", "memfd_create": "name flags",
-    "prlimit64": "process resource new_limit", "sendmsg": "fd", "sendto": "fd data length flags address",
+    "prlimit64": "process resource new_limit", "sendmsg": "fd message flags", "sendto": "fd data length flags address",
     "socketpair": "family type", "futex": "address operation", "pkey_mprotect": "address length protection",
 }  # fmt: skip
 """Call -> the names of its arguments, as far as rows compare them."""
 
 _FLAGS: Mapping[str, Mapping[str, int]] = {
     "protection": {"PROT_EXEC": mmap.PROT_EXEC, "PROT_WRITE": mmap.PROT_WRITE, "PROT_READ": mmap.PROT_READ},
-    "mmap flags": {"MAP_SHARED": mmap.MAP_SHARED, "MAP_ANONYMOUS": mmap.MAP_ANONYMOUS},
+    "mmap flags": {
+        "MAP_SHARED": mmap.MAP_SHARED, "MAP_ANONYMOUS": mmap.MAP_ANONYMOUS, "MAP_GROWSDOWN": 0x100, "MAP_HUGETLB": 0x40000,
+    },
+    "sendmsg flags": {"MSG_OOB": int(socket.MSG_OOB)}, "sendto flags": {"MSG_OOB": int(socket.MSG_OOB)},
     "clone flags": {
         "CLONE_VM": 0x100, "CLONE_PTRACE": 0x2000, "CLONE_THREAD": 0x10000, "CLONE_NEWNS": 0x20000, "CLONE_UNTRACED": 0x800000,
         "CLONE_NEWTIME": 0x80, "CLONE_NEWCGROUP": 0x2000000, "CLONE_NEWUTS": 0x4000000, "CLONE_NEWIPC": 0x8000000,

@@ -111,7 +111,7 @@ def public_addresses(host: str, port: int, resolve: Resolver, pace: Pace, *, all
 
 
 def _look_up(host: str, port: int, resolve: Resolver, pace: Pace) -> list[str]:
-    if _left[pace.worker] >= _MAX_LEFT:
+    if pace.worker and _left[pace.worker] >= _MAX_LEFT:
         text = f"{_MAX_LEFT} look-ups that this worker did not wait for are still going on"
         raise EffectFailed(pace.effect, "busy", text)
     while not _lookups.acquire(timeout=min(pace.remaining(), _LOOK_S)):

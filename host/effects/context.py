@@ -76,7 +76,8 @@ Handler = Callable[[Any, Context], Any]
 class Pace:
     """The end of one effect's time: the earlier of its own timeout and the command's deadline.
 
-    end: time.monotonic() seconds.
+    end:    time.monotonic() seconds.
+    worker: who waits; "" for the host itself.
     """
 
     effect: str
@@ -108,7 +109,7 @@ class Pace:
 def pace_of(effect: Effect, context: Context, timeout_s: float | None = None) -> Pace:
     """The time an effect has, counted from now."""
     end = context.deadline if timeout_s is None else min(context.deadline, time.monotonic() + timeout_s)
-    return Pace(effect.effect_name, end, context.cancelled, context.worker)
+    return Pace(effect.effect_name, end, context.cancelled, "" if context.policy is None else context.worker)
 
 
 def cancelled(effect: str) -> EffectFailed:
