@@ -135,7 +135,7 @@ class Reader:
         output = io.StringIO()
         with contextlib.redirect_stdout(output):
             try:
-                exec(compile(block, "app.py", "exec"), self.names)
+                exec(compile(block, "<dynamic-code>", "exec"), self.names)
             except fxcell.OutcomeError as error:
                 print(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
         return output.getvalue()
