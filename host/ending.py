@@ -109,7 +109,7 @@ class Handles:
         step, fix = "seen", "mount /proc without hidepid, or with the gid= of this user (under systemd: no ProtectProc)"
         try:
             (worker,) = processes.children_of(self.pid)
-            if len(watching.times_below(self.pid)) < 2:  # its CPU time would be 0 for ever
+            if not processes.state_of(worker):  # its CPU time would be 0 for ever
                 raise ValueError("there is no process of that number in /proc")
             step, fix = "put into its cgroup", "report this with your cgroup set-up"
             if self.group is not None and not self.group.holds(worker):
