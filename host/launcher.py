@@ -15,27 +15,39 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import IO, Any, cast
 
-_Request = tuple[Sequence[str], dict[str, Any], "Future[subprocess.Popen[bytes]]"]
+_Request = tuple[list[str], dict[str, Any], list[int], "Future[subprocess.Popen[bytes]]"]
 _requests: queue.SimpleQueue[_Request] = queue.SimpleQueue()
 _thread: threading.Thread | None = None
 _starting = threading.Lock()
 
 
-def start(
-    command: Sequence[str], *, pass_fds: Sequence[int], env: dict[str, str], output: IO[bytes]
-) -> subprocess.Popen[bytes]:
-    """Start a program with nothing but the named descriptors and environment, in a session of its own.
+def start(command: Sequence[str], *, handed: int, env: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a program with nothing but one descriptor and an environment, in a session of its own.
 
-    output: where its stdout and stderr go.      Raises: OSError, as subprocess.Popen.
+    handed: the descriptor; its number in the program is added to the command as the last word.
+    output: where its stdout and stderr go.
+    Raises: OSError, as subprocess.Popen.
     """
     _ensure_thread()
+    copies: list[int] = []
+    try:
+        # The thread's own: Ctrl-C in the caller closes the caller's, and another file may have their numbers a moment later.
+        copies.append(os.dup(handed))
+        copies.append(os.dup(output.fileno()))
+    except OSError:
+        _close(copies)
+        raise
     answer: Future[subprocess.Popen[bytes]] = Future()
     options = {
-        "stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "env": env, "cwd": "/", "close_fds": True,
-        "pass_fds": tuple(pass_fds), "start_new_session": True,
+        "stdin": subprocess.DEVNULL, "stdout": copies[1], "stderr": copies[1], "env": env, "cwd": "/", "close_fds": True,
+        "pass_fds": (copies[0],), "start_new_session": True,
     }  # fmt: skip
-    _requests.put((command, options, answer))
-    return answer.result()
+    _requests.put(([*command, str(copies[0])], options, copies, answer))
+    try:
+        return answer.result()
+    except BaseException:
+        answer.add_done_callback(_end)
+        raise
 
 
 def _ensure_thread() -> None:
@@ -48,11 +60,27 @@ def _ensure_thread() -> None:
 
 def _serve() -> None:
     while True:
-        command, options, answer = _requests.get()
+        command, options, copies, answer = _requests.get()
         try:
-            answer.set_result(cast("subprocess.Popen[bytes]", subprocess.Popen(command, **options)))
+            try:
+                process = cast("subprocess.Popen[bytes]", subprocess.Popen(command, **options))
+            finally:
+                _close(copies)
+            answer.set_result(process)
         except BaseException as error:  # noqa: BLE001 - the asking thread raises it
             answer.set_exception(error)
+
+
+def _end(answer: Future[subprocess.Popen[bytes]]) -> None:
+    """End a program that nobody waits for any more."""
+    if answer.exception() is None:
+        answer.result().kill()
+        answer.result().wait()
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _forget_after_fork() -> None:

@@ -37,9 +37,9 @@ import sys
 try:
     import fxcell
 except ImportError:
-    sys.path.append(sys.argv[2])
+    sys.path.append(sys.argv[1])
 from fxcell.sandbox.template import main
-main(int(sys.argv[1]))
+main(int(sys.argv[2]))
 """
 # One thread per library: a pool of threads per core, started at import, would break every fork.
 _ENVIRONMENT = {
@@ -100,17 +100,10 @@ class Template:
         self.idle_since_s = time.monotonic()
         self._errors = tempfile.TemporaryFile(prefix="fxcell-template-")  # noqa: SIM115 - closed in close()
         try:
-            command = [
-                sys.executable,
-                "-I",
-                "-c",
-                _BOOTSTRAP,
-                str(theirs.fileno()),
-                os.path.dirname(os.path.dirname(fxcell.__file__)),
-            ]
+            command = [sys.executable, "-I", "-c", _BOOTSTRAP, os.path.dirname(os.path.dirname(fxcell.__file__))]
             environment = _ENVIRONMENT | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
             self.process: subprocess.Popen[bytes] = launcher.start(
-                command, pass_fds=[theirs.fileno()], env=environment, output=self._errors
+                command, handed=theirs.fileno(), env=environment, output=self._errors
             )
         except BaseException:
             ours.close()

@@ -23,6 +23,7 @@ from typing import NoReturn
 from fxcell.sandbox import apply, enforced, wire, worker
 from fxcell.sandbox.kernel import processes, seccomp
 from fxcell.sandbox.syscalls import STACK_FD
+from fxcell.sandbox.thread_count import ThreadCount
 
 STACK_SIGNAL = signal.SIGUSR2
 """On this signal the worker's faulthandler writes all Python stacks, even while C code holds the interpreter."""
@@ -34,6 +35,7 @@ _STACK_PATIENCE_S = 0.2
 _READ_BYTES = 64 * 1024
 _NEVER_LISTENS = -1
 _REAP_MS = 500
+_ASK_AGAIN_MS = 10
 
 
 def start(prepared: apply.Prepared, channel: int, report: int, doors: list[int], *, spin: bool) -> NoReturn:
@@ -123,9 +125,11 @@ class _Watch:
     ) -> None:
         self.answers = prepared.answers
         self.asked = prepared.asked
-        self.tasks = prepared.policy.limits.processes + prepared.policy.limits.threads
-        self.reap_every_ms = _REAP_MS if prepared.policy.limits.processes > 1 else None
-        self.output_bytes = prepared.policy.limits.output_bytes
+        limits = prepared.policy.limits
+        self.threads = ThreadCount(worker_pid, limits.processes + limits.threads)
+        self.waiting: list[seccomp.Notification] = []  # for room for a thread
+        self.reap_every_ms = _REAP_MS if limits.processes > 1 else None
+        self.output_bytes = limits.output_bytes
         self.namespaces = prepared.plan.namespaces
         self.line = line
         self.worker_pid = worker_pid
@@ -145,8 +149,12 @@ class _Watch:
 
     def until_the_end(self) -> NoReturn:
         while True:
-            ready = {descriptor for descriptor, _ in self.poller.poll(self.reap_every_ms)}
+            patience_ms = _ASK_AGAIN_MS if self.waiting else self.reap_every_ms
+            ready = {descriptor for descriptor, _ in self.poller.poll(patience_ms)}
             self.reap_orphans()
+            waiting, self.waiting = self.waiting, []
+            for call in waiting:
+                self.let_through_or_not(call)
             for descriptor in ready & self.tails.keys():
                 self.read_pipe(descriptor)
             if self.pidfd in ready:
@@ -219,14 +227,14 @@ class _Watch:
 
     def let_through_or_not(self, call: seccomp.Notification) -> None:
         """Answer clone() for a new thread as the kernel does where it counts: EAGAIN when the limits have no room."""
-        try:
-            room = processes.tasks_of(self.worker_pid) < self.tasks
-        except OSError:
-            room = False
-        if room:
-            seccomp.let_through(self.listener, call)
-        else:
-            seccomp.refuse(self.listener, call, errno.EAGAIN)
+        room = self.threads.room_for(call.thread_id)
+        with contextlib.suppress(OSError):  # the caller was killed meanwhile
+            if room is None:
+                self.waiting.append(call)
+            elif room:
+                seccomp.let_through(self.listener, call)
+            else:
+                seccomp.refuse(self.listener, call, errno.EAGAIN)
 
     def wait_for_stack(self) -> None:
         end = time.monotonic() + _STACK_PATIENCE_S

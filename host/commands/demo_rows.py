@@ -30,6 +30,7 @@ DENIED = "effect denied"
 _PI_HEX = "243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E6C89"
 _PI_WORKERS = 4
 _MAX_IMAGES = 200
+_POEM = "The fox saw the hen, and the hen saw the fox; the rest is silence."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _pi(world: World, row: Row) -> Said:
     return Said(ANSWER if digits == _PI_HEX else "wrong digits", f"3.{digits[:40]}… (hexadecimal)", seconds)
 
 
-_LONGER_S = 8
+_LONGER_S = 15
 
 
 def _bomb_beside_neighbour(world: World, row: Row) -> Said:
@@ -154,9 +155,9 @@ def _bomb_beside_neighbour(world: World, row: Row) -> Said:
     worker = run(StartWorkerProcess(policy=world.policies[row.policy]))
     supervisor = psutil.Process(next(r["pid"] for r in run(ListWorkerProcesses()) if r["process"] == worker))
     started = time.perf_counter()
-    world.ask_neighbour()
-    # Where one call takes a second, as under emulation, three are not enough to fork and to be seen.
-    longer_s = min(_LONGER_S, round(5 * (time.perf_counter() - started)))
+    run(SendCommandToWorkerProcess(process=worker, command=plugin_call("word_count", text=_POEM)))
+    # Where a first call takes half a second, as under emulation, three are not enough to fork and to be seen.
+    longer_s = min(_LONGER_S, round(30 * (time.perf_counter() - started)))
     before, most = world.asked, 0
     started = time.perf_counter()
     future = run.submit(
@@ -179,8 +180,6 @@ def _records(_world: World) -> dict[str, Any]:
     records = [{"customer": f"c{number % 3}", "cents": number} for number in range(10_000)]
     return {"packed": zlib.compress(json.dumps(records).encode())}
 
-
-_POEM = "The fox saw the hen, and the hen saw the fox; the rest is silence."
 
 ROWS: tuple[Row, ...] = (
     Row("word_count", "count the words of a text", (ANSWER,), arguments=lambda _w: {"text": _POEM}),

@@ -4,6 +4,7 @@ Inputs:   arguments: what to do, and for most the policy as JSON (changes on top
               start POLICY            {"layers", "tier", "notes", "abi", "answer"}
               attack POLICY SENTINEL  {attack: outcome in words}; one worker for all that it survives, with a neighbour beside
               ends POLICY             {what: [reason, signal, detail]}
+              crowd POLICY            how many threads lived when many had started more at the same moment, again and again
               stay POLICY             [host, supervisor, worker, ...], then waits until stdin closes
 Outputs:  one line on stdout; {"refused": [layer, cause, fix]} in its place where no worker started; then what is left
           behind: {"left": [...]}.
@@ -91,6 +92,33 @@ def exists(path):
     import os
 
     return os.path.exists(path)
+
+
+@zef_function
+def start_crowd(starters):
+    """Have many threads start more at the same moment, by calls that wait for no lock of Python's; answer how many live."""
+    import ctypes
+    import os
+    import threading
+
+    libc = ctypes.CDLL(None)
+    sleep = ctypes.cast(libc.sleep, ctypes.c_void_p)
+    counts = []
+    begin = threading.Barrier(starters)
+    end = threading.Barrier(starters, action=lambda: counts.append(os.stat("/proc/self/task").st_nlink - 2))
+
+    def start():
+        begin.wait()
+        libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, sleep, ctypes.c_void_p(60))
+        libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, sleep, ctypes.c_void_p(60))
+        end.wait()
+
+    threads = [threading.Thread(target=start) for _ in range(starters)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return counts[0]
 
 
 def policy_from(text):
@@ -188,6 +216,15 @@ def ends(policy):
     return told
 
 
+def crowd(policy):
+    counts = []
+    for _ in range(20):
+        worker = FX.StartWorkerProcess(policy=policy) | run
+        counts.append(FX.SendCommandToWorkerProcess(process=worker, command=start_crowd(12)) | run)
+        FX.StopWorkerProcess(process=worker) | run
+    return counts
+
+
 def stay(policy):
     workers = [FX.StartWorkerProcess(policy=policy) | run for _ in range(2)]
     future = run.submit(FX.SendCommandToWorkerProcess(process=workers[0], command=spin()))
@@ -204,7 +241,8 @@ def main():
     before = leaks.snapshot()
     what, policy, *rest = sys.argv[1:]
     try:
-        told = {"start": start, "attack": attack, "ends": ends, "stay": stay}[what](policy_from(policy), *rest)
+        acts = {"start": start, "attack": attack, "ends": ends, "crowd": crowd, "stay": stay}
+        told = acts[what](policy_from(policy), *rest)
     except IsolationUnavailable as refusal:
         told = {"refused": [refusal.layer, refusal.cause, refusal.fix]}
     except PolicyError as error:

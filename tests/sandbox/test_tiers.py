@@ -134,6 +134,12 @@ def test_unprivileged_is_refused_for_what_only_namespaces_hold(policy, layer, wo
     refused(told, layer, f'take "{word}" out of `allow`', "EPERM")
 
 
+def test_threads_started_by_many_threads_at_one_moment_end_at_the_limit_that_no_cgroup_counts():
+    policy = UNPRIVILEGED | {"allow": ["threads"], "limits": {"threads": 16}}
+    counts = unless_closed(host_without(["no-user-namespaces"], "crowd", policy))
+    assert counts == [17] * 20, "one room was given twice, or a thread within the limit was refused"
+
+
 @ROOT_ONLY
 def test_unprivileged_is_refused_to_root_for_what_its_workers_could_not_read(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o700)
