@@ -1,8 +1,10 @@
 """`make test`: lint, types, contracts, wheel, the tests as the caller and, for root, as an ordinary user; then totals.
 
-Run by:   .venv/bin/python scripts/run_tests.py [--random] [--chaos] [--kernel-lab] [--compatibility] [--pythons] [pytest arguments]
+Run by:   .venv/bin/python scripts/run_tests.py [--random] [--chaos] [--kernel-short | --kernel-lab]
+              [--compatibility] [--pythons] [pytest arguments]
           --random         also 10,000 random hostile actions against one host (scripts/test_random.py)
           --chaos          also 20,000 commands over a pool whose workers are killed, stopped, starved (scripts/test_chaos.py)
+          --kernel-short   also the layers alone on Debian's kernel in a virtual machine (scripts/kernel_lab.py --short)
           --kernel-lab     also the core of the tests on Debian's kernel in a virtual machine (scripts/kernel_lab.py)
           --compatibility  also CPython's own tests and big libraries in workers (scripts/test_compatibility.py)
           --pythons        also the allowlist and the crash evidence on every Python here (scripts/test_pythons.py)
@@ -26,6 +28,7 @@ BIN = ROOT / ".venv" / "bin"
 MORE = {
     "--random": ("random hostile actions", "test_random.py"),
     "--chaos": ("commands over a pool in chaos", "test_chaos.py"),
+    "--kernel-short": ("layers on another kernel", "kernel_lab.py --short"),
     "--kernel-lab": ("core of the tests on another kernel", "kernel_lab.py"),
     "--compatibility": ("compatibility", "test_compatibility.py"),
     "--pythons": ("other versions of Python", "test_pythons.py"),
@@ -63,8 +66,9 @@ def main() -> int:
             if option in sys.argv and time.monotonic() - started_s > UNTIL_S:
                 print(f"\n== {title}\nskipped: {UNTIL_S:.0f} s are over; run scripts/{script} by itself", flush=True)
             elif option in sys.argv:
-                report = Path(folder, f"{script}.xml")
-                if not passes(title, [BIN / "python", ROOT / "scripts" / script, f"--report={report}"]):
+                report = Path(folder, f"{option}.xml")
+                name, *words = script.split()
+                if not passes(title, [BIN / "python", ROOT / "scripts" / name, *words, f"--report={report}"]):
                     failed.append(title)
                 add_counts(totals, report)
     print()

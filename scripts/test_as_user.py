@@ -31,6 +31,8 @@ QUESTION = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_co
 PASSED_ON = ("CI", "FXCELL_REQUIRE", "FXCELL_CHAOS_COMMANDS", "FXCELL_CHAOS_SEED", "FXCELL_SOAK_CALLS", "FXCELL_WORKERS")
 SAME_FOR_EVERYBODY = (
     "tests/policies",
+    "tests/escapes/test_host_memory_under_attack.py",
+    "tests/promises/test_no_unpickling.py",
     "tests/sandbox/test_wire.py",
     "tests/sandbox/test_wire_buffers.py",
     "tests/sandbox/test_wire_descriptors.py",
@@ -42,7 +44,26 @@ SAME_FOR_EVERYBODY = (
     "tests/host/test_command_learn.py",
     "tests/host/test_command_replay.py",
     "tests/host/test_bad_input.py",
+    "tests/host/test_calling.py",
+    "tests/host/test_calling_chains.py",
+    "tests/host/test_calling_failures.py",
+    "tests/host/test_effects_http_limits.py",
+    "tests/host/test_gates.py",
+    "tests/host/test_own_effects.py",
+    "tests/host/test_pool_batches.py",
+    "tests/host/test_pool_batch_effects.py",
+    "tests/host/test_pool_batch_memory.py",
+    "tests/host/test_pool_callers.py",
+    "tests/host/test_pool_closing.py",
+    "tests/host/test_pool_executor.py",
+    "tests/host/test_pool_misuse.py",
+    "tests/host/test_pool_progress.py",
+    "tests/host/test_records.py",
+    "tests/host/test_session_templates.py",
+    "tests/host/test_telemetry.py",
     "tests/test_benchmarks.py",
+    "tests/test_examples.py",
+    "tests/test_required.py",
 )
 """What no privilege of the user changes; seen as root, or by whoever runs the tests, and not again."""
 

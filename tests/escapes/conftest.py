@@ -78,7 +78,7 @@ def compute(**changes: Any) -> Policy:
     return base.replaced(limits=type(base.limits)(**limits), **changes)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def neighbour() -> Iterator[WorkerProcess]:
     """A worker that is there before any attack."""
     worker = FX.StartWorkerProcess(policy="compute") | run
