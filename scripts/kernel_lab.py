@@ -92,16 +92,16 @@ def boot(kernel: Path, initramfs: Path, channel: Path, words: str, timeout_s: fl
         "-append", f"console=ttyS0 loglevel=3 panic=-1 mitigations=off -- {words}",
     ]  # fmt: skip
     machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    end = time.monotonic() + timeout_s
     try:
-        return _show_until_the_end(machine, end)
+        return _show_until_the_end(machine, timeout_s)
     finally:
         if machine.poll() is None:
             machine.send_signal(signal.SIGKILL)
         machine.wait()
 
 
-def _show_until_the_end(machine: subprocess.Popen[bytes], end: float) -> int:
+def _show_until_the_end(machine: subprocess.Popen[bytes], timeout_s: float) -> int:
+    end = time.monotonic() + timeout_s
     console = machine.stdout
     assert console is not None
     while (left := end - time.monotonic()) > 0:
@@ -112,7 +112,7 @@ def _show_until_the_end(machine: subprocess.Popen[bytes], end: float) -> int:
             return 0
         sys.stdout.write(data.decode("utf-8", "replace").replace("\r", ""))
         sys.stdout.flush()
-    print("\nkernel lab: not ready in time; ended", flush=True)
+    print(f"\nkernel lab: not ready after {timeout_s} s; ended", flush=True)
     return 124
 
 

@@ -31,7 +31,6 @@ QUESTION = "import sys, sysconfig; print(*sys.version_info[:2], sysconfig.get_co
 PASSED_ON = ("CI", "FXCELL_REQUIRE", "FXCELL_CHAOS_COMMANDS", "FXCELL_CHAOS_SEED", "FXCELL_SOAK_CALLS", "FXCELL_WORKERS")
 SAME_FOR_EVERYBODY = (
     "tests/policies",
-    "tests/escapes/test_host_memory_under_attack.py",
     "tests/promises/test_no_unpickling.py",
     "tests/sandbox/test_wire.py",
     "tests/sandbox/test_wire_buffers.py",
