@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import json
+import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +22,8 @@ from fxcell.policies.names import short
 
 _LINE_BYTES_MAX = 2**20
 _NUMBER_MAX = 2**63
+_SETTLE_S = 0.3
+"""For so long a torn end is looked at again: a write(2) of the host that still writes is seen in parts."""
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -195,11 +200,30 @@ def _in_order(paths: Sequence[str]) -> list[str]:
 
 
 def _lines(path: str) -> Iterator[tuple[int, bytes]]:
+    number = start = 0
+    give_up = None
     try:
-        with open(path, "rb") as file:
-            number = 0
+        with open(path, "rb", buffering=0) as raw:
+            file = io.BufferedReader(raw)
             while line := file.readline(_LINE_BYTES_MAX):
-                number += 1
+                if not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:
+                    give_up = give_up or time.monotonic() + _SETTLE_S
+                    if _goes_on(raw.fileno(), start, line, give_up):
+                        file.detach()
+                        raw.seek(start)
+                        file = io.BufferedReader(raw)  # the old one would answer from its buffer
+                        continue
+                number, start = number + 1, start + len(line)
                 yield number, line
+            file.detach()
     except OSError as error:
         raise AuditError(f"the audit log {path!r} cannot be read: {error.strerror}") from error
+
+
+def _goes_on(descriptor: int, start: int, torn: bytes, give_up: float) -> bool:
+    """Whether a torn end was only a living host's write seen half done, or one that the disk did not take, taken back."""
+    while os.pread(descriptor, len(torn) + 1, start) == torn:
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.002)
+    return True

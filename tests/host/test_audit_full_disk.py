@@ -1,99 +1,41 @@
-"""The audit log when the disk takes no more: effects are denied, or performed and counted as missing, and the log stays whole."""
+"""The audit log when the disk takes no more: effects are denied, or performed and counted as missing, and the log stays whole.
 
-import resource
+Each host is a process of its own: the limit that stands for a full disk would hit the file that pytest writes to as well.
+"""
+
 import subprocess
 import sys
-import threading
 
 import pytest
 
-from fxcell import FX, EffectDenied, run
-from fxcell.host import audit, registry
-from fxcell.host.audit.file import AuditFile
-from fxcell.host.audit.writer import Writer
-from tests.host.audited import PRINT_ONLY, records, send
+HOST = [sys.executable, "-m", "tests.programs.full_disk_host"]
 
 
-@pytest.fixture
-def file_limit():
-    """Lets no file of this process grow beyond a size: the disk that an ordinary user can fill."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+def happens(story, folder, wrap=()):
+    """A host of its own goes through a story of tests/programs/full_disk_host.py, and says nothing against it."""
+    host = subprocess.run(
+        [*wrap, *HOST, story, str(folder)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+    )
+    assert host.returncode == 0, host.stderr[-2000:]
 
 
-def test_full_disk_denies_effects_and_they_are_granted_again_when_there_is_room(tmp_path, file_limit):
-    path, worker = tmp_path / "log", FX.StartWorkerProcess(policy=PRINT_ONLY) | run
-    log = audit.to_file(path)
-    send(worker, FX.Print(content="before"))
-    file_limit(path.stat().st_size + 100)
-    denied = send(worker, FX.Print(content="meanwhile"))
-    assert isinstance(denied, EffectDenied)
-    assert "File too large" in denied.rule
-    assert registry.session_of(worker).broker.performed == 0  # what the evidence of a crash would say
-    assert audit.verify([str(path)]).whole  # no half line
-    file_limit(resource.RLIM_INFINITY)
-    assert send(worker, FX.Print(content="after")) is None
-    log.close()
-    FX.StopWorkerProcess(process=worker) | run
-    found = [(r["decision"], r["number"]) for r in records(path) if r["event"] == "effect"]
-    assert found == [("granted", 1), ("done", 1), ("denied", 2), ("granted", 3), ("done", 3)]
-    assert audit.verify([str(path)]).whole
+def test_full_disk_denies_effects_and_they_are_granted_again_when_there_is_room(tmp_path):
+    happens("denied_until_there_is_room", tmp_path)
 
 
-def test_full_disk_with_drop_performs_and_counts_what_is_missing(tmp_path, file_limit):
-    path, worker = tmp_path / "log", FX.StartWorkerProcess(policy=PRINT_ONLY) | run
-    log = audit.to_file(path, when_full="drop")
-    file_limit(path.stat().st_size)
-    for _ in range(3):
-        assert send(worker, FX.Print(content="unrecorded")) is None
-    with pytest.raises(audit.AuditError, match=r"6 records of .* are lost: File too large"):
-        log.close()
-    file_limit(resource.RLIM_INFINITY)
-    FX.StopWorkerProcess(process=worker) | run
-    assert audit.verify([str(path)]).whole
+def test_full_disk_with_drop_performs_and_counts_what_is_missing(tmp_path):
+    happens("dropped_and_counted", tmp_path)
 
 
-def test_lost_line_says_how_many_are_missing(tmp_path, file_limit):
-    path = tmp_path / "log"
-    writer = Writer(AuditFile(str(path), 2**26, 1, None), drop=True)
-    file_limit(path.stat().st_size)
-    writer.put({"event": "gone"})
-    while not writer._lost:
-        threading.Event().wait(0.001)
-    file_limit(resource.RLIM_INFINITY)
-    writer.put({"event": "kept"})
-    writer.close()
-    assert [(r["event"], r.get("count")) for r in records(path)][1:] == [("lost", 1), ("kept", None)]
-    assert audit.verify([str(path)]).lost == 1
+def test_lost_line_says_how_many_are_missing(tmp_path):
+    happens("lost_line_counts_them", tmp_path)
 
 
-FULL = """
-import os, sys
-from fxcell import *
-from fxcell.host import audit
-path = sys.argv[1] + "/log"
-worker = FX.StartWorkerProcess() | run
-log = audit.to_file(path)
-with open(sys.argv[1] + "/filler", "wb", buffering=0) as filler:
-    try:
-        while True:
-            filler.write(bytes(4096))
-    except OSError:
-        pass
-outcomes = [run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=FX.Print(content="x" * 150))) for _ in range(40)]
-denied = [o for o in outcomes if isinstance(o, EffectDenied)]
-assert denied and "No space left" in denied[-1].rule, outcomes
-assert audit.verify([path]).whole
-os.unlink(sys.argv[1] + "/filler")
-assert run.outcome(FX.SendCommandToWorkerProcess(process=worker, command=FX.Print(content="again"))) is None
-log.close()
-assert audit.verify([path]).whole
-"""
+def test_line_that_the_disk_did_not_take_is_no_torn_line_for_who_verifies_at_that_moment(tmp_path):
+    happens("verified_while_writes_fail", tmp_path)
 
 
 @pytest.mark.needs_root
 def test_full_file_system_denies_effects_until_there_is_room(tmp_path):
-    script = f'mount -t tmpfs -o size=64k fxcell-full {tmp_path} && exec "{sys.executable}" -c "$0" {tmp_path}'
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script, FULL], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr[-800:]
+    mounted = f'mount -t tmpfs -o size=64k fxcell-full {tmp_path} && exec "$@"'
+    happens("full", tmp_path, wrap=["unshare", "-m", "sh", "-c", mounted, "sh"])
