@@ -56,11 +56,13 @@ class DaemonExecutor(Executor):
     def _grow(self, future: Future[Any]) -> None:
         """One more thread. Where the system gives none, those there are do the work; without any the future is taken back."""
         self._count += 1
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True)
         try:
-            threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True).start()
-        except RuntimeError:
-            self._count -= 1
-            if self._count == 0 and future.cancel():
+            thread.start()
+        except BaseException as error:
+            if thread.ident is None:  # else it was an interrupt while it began, and it runs
+                self._count -= 1
+            if not isinstance(error, RuntimeError) or (self._count == 0 and future.cancel()):
                 raise
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 from fxcell.policies import values
 from fxcell.policies.calls import Call, Definition
 from fxcell.policies.errors import EncodeError
-from fxcell.policies.running import holds_work
+from fxcell.policies.running import carries_work
 from fxcell.sandbox import batches, wire
 from fxcell.sandbox.area import HostArea
 
@@ -39,7 +39,7 @@ class Batch:
             # What is not as it should be is worth nothing, and its worker is gone already.
             with contextlib.suppress(wire.WireError):
                 results = area.results(len(self) - 1)
-                self.done = [] if any(map(holds_work, results)) else results
+                self.done = [] if carries_work(results) else results
         try:
             return values.pack(Call(self._definition, tuple(self._rows[len(self.done)]), {}))
         except EncodeError:  # a batch is one level less deep than a call

@@ -110,9 +110,10 @@ class Broker:
         observer, number, result, performed = self.observer, self._number, None, self.performed
         outcome, reason = "cancelled", ""  # what stays when something other than an outcome ends it (KeyboardInterrupt)
         try:
+            self._check_budget(name)  # first: a refusal by the rules looks for what to suggest, which takes a millisecond
             self._judge(effect)
             gate = self._gates.get(name)
-            self._check_budgets(name)
+            self._check_calls(name)
             if gate is not None:
                 gate.admit(effect, context)
             if observer is not None:
@@ -157,12 +158,15 @@ class Broker:
                 _log.error("the rules could not judge an effect FX.%s of worker %s\n%s", *told)
             raise EffectDenied(effect.effect_name, None, "it could not be judged", self.policy.name, "") from error
 
-    def _check_budgets(self, name: str) -> None:
-        """Raise EffectDenied naming the budget that has no room for one more effect."""
+    def _check_budget(self, name: str) -> None:
+        """Raise EffectDenied where the budget for all effects has no room for one more."""
         total, limit = self.performed + self.refused, self.policy.limits.effects
         if total >= limit:
             rule = f"the command has used up limits.effects = {limit}, the budget for all its effects, refused ones too"
             raise EffectDenied(name, None, rule, self.policy.name, f"limits.effects = {max(limit * 2, 1)}")
+
+    def _check_calls(self, name: str) -> None:
+        """Raise EffectDenied where max_calls has no room for one more of this effect."""
         used, allowed = self._calls.get(name, 0), rules.calls_allowed(self.policy, name)
         if used >= allowed:
             rule = f"the command has used up effects.{name}.max_calls = {allowed}"

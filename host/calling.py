@@ -28,6 +28,7 @@ from fxcell.policies.calls import Call
 from fxcell.policies.crash import WorkerCrash
 from fxcell.policies.effects import WorkerProcess
 from fxcell.policies.errors import EffectDenied, EffectFailed, FxcellError, PluginError, UserError, WorkerStopped
+from fxcell.policies.running import carries_work
 
 _LOOK_S = 0.05
 """How soon the caller's death is noticed."""
@@ -45,6 +46,9 @@ def perform_call_plugin(effect: CallPlugin, context: Context) -> Any:
     callee = callees.find(effect.plugin)
     if callee is None:
         raise _failed("not_registered", f"the host has registered no plugin as {effect.plugin!r:.80}")
+    if carries_work(effect.arguments):
+        # A callee that answers its argument would perform it, for the caller and under its own policy.
+        raise _failed("bad_request", "the arguments hold an effect: a plugin is given values; run it, and give its result")
     call = callee.call(effect.function, effect.arguments)
     if call is None:
         known = ", ".join(callee.functions)

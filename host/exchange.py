@@ -39,8 +39,7 @@ from fxcell.policies.errors import (
     printable,
 )
 from fxcell.policies.policy import Policy
-from fxcell.policies.running import holds_work
-from fxcell.policies.value_types import SCALARS
+from fxcell.policies.running import carries_work
 from fxcell.sandbox import wire
 from fxcell.sandbox.area import HostArea, NoArea
 
@@ -49,7 +48,7 @@ _CODE_PIECE_BYTES = wire.FRAME_BYTES_MAX // 2
 _TOLD_CHARACTERS = 16_000
 """Of each text of a refusal that a worker is told: a handler may have put all into it that the worker sent."""
 UNSENDABLE = "the host's handler answered what cannot be sent; the host's log says why"
-_WORK = "a result is an effect, or a list that holds one, which a worker performs itself"
+_WORK = "a result is or holds an effect, which a worker performs itself"
 
 _QUICK = frozenset({"Now", "Print", "Log", "RandomBytes"})
 """Effects that no plugin can make last: before others its CPU time is looked at, for theirs is its own to use."""
@@ -134,6 +133,7 @@ class Exchange:
         # Not to be guessed: nothing that an earlier command left behind can answer this one before it is sent.
         number = int.from_bytes(os.urandom(8), "little") >> 1
         self._broker.begin_command()
+        self._outputs.begin_command()
         self._handles.begin_command()
         self._last_failure = None
         try:
@@ -147,12 +147,13 @@ class Exchange:
             message = self._answered(number, deadline, perform)
             self._outputs.end_command()
             before = area.results(calls - 1, self._channel.decoded_bytes_max) if area is not None else []
-            if not SCALARS.issuperset(map(type, before)) and any(map(holds_work, before)):
+            if carries_work(before):
                 raise wire.WireError(_WORK)
             if message.which() == "result":
                 result = self._channel.value_of(message.result, allow_calls=False)
-                if holds_work(result):
-                    # Workers run such results themselves, as `run` does. Here the host would, with its own authority.
+                if carries_work(result):
+                    # Workers run such results themselves, as `run` does. Here the host would, with its own authority, or the
+                    # next worker that gets it as an argument.
                     raise wire.WireError(_WORK)
                 if time.monotonic() >= deadline:  # what is slow to decode must not be a way around it
                     raise wire.DeadlinePassed

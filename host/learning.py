@@ -72,12 +72,13 @@ class Learnt:
 
 
 class _Trials:
-    """Tries the call of the first run under other policies."""
+    """Tries the call of the first run under other policies. told_bytes: by FX.Print and FX.Log, which trials do not perform."""
 
     def __init__(self, command: Any, learner: Learner, outcome: Any, seconds: float, name: str) -> None:
         self.name = name
         self.command = command
         self.answers = learner.answers
+        self.told_bytes = learner.told_bytes
         self.expected = values.encode_value(outcome)
         self.seconds = seconds
         self.same = True
@@ -176,6 +177,12 @@ def _without_word(policy: Policy, word: str) -> Policy:
 
 def _with_least_limits(policy: Policy, trials: _Trials, reasons: dict[str, str]) -> Policy:
     least = Limits()
+    if trials.told_bytes > least.output_bytes:
+        enough = next(n for n in _doubled(least.output_bytes, 2 * WIDE.output_bytes) if n >= trials.told_bytes)
+        least = dataclasses.replace(least, output_bytes=enough)
+        limits = dataclasses.replace(policy.limits, output_bytes=max(enough, policy.limits.output_bytes))
+        policy = policy.replaced(limits=limits)
+        reasons["limits.output_bytes"] = f"FX.Print and FX.Log had {trials.told_bytes:,} bytes"
     if policy.limits == least:
         return policy
     if "scratch" in policy.allow:

@@ -36,7 +36,7 @@ class Grants:
         name = effect.effect_name
         if self._requested is not None and name not in self._requested:
             return False
-        return self._grown(name, _narrowest(effect), effect)
+        return self._grown(name, _narrowest(effect), effect) or self._grown(name, _suggested(effect), effect)
 
     def follow(self, denied: EffectDenied, effect: Effect) -> bool:
         """Grow by what a denial suggests, as for the host that a redirect leads to. False where that is nothing new."""
@@ -60,8 +60,17 @@ class Grants:
 
 
 def _narrowest(effect: Effect) -> dict[str, Any]:
+    return _with_maxima(effect, tomllib.loads(f"rule = {rules.rule_kind(effect.effect_name).narrowest(effect)}")["rule"])
+
+
+def _suggested(effect: Effect) -> dict[str, Any]:
+    """What a denial would have said: wider than the narrowest where that does not grant it, as for a hidden file."""
+    line = rules.grant_line(effect)
+    return _with_maxima(effect, tomllib.loads(line)["effects"][effect.effect_name] if line else {})
+
+
+def _with_maxima(effect: Effect, written: object) -> dict[str, Any]:
     name = effect.effect_name
-    written = tomllib.loads(f"rule = {rules.rule_kind(name).narrowest(effect)}")["rule"]
     table: dict[str, Any] = dict(written) if isinstance(written, dict) else {}
     if name == "HTTPRequest":
         table["methods"] = [effect.method]  # type: ignore[attr-defined]

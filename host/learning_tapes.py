@@ -18,6 +18,7 @@ from fxcell.host.simulate import simulated
 from fxcell.policies import targets, values
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import EffectDenied, EffectFailed, OutcomeError
+from fxcell.policies.http_rule import HTTPRule
 from fxcell.policies.policy import Policy
 from fxcell.policies.state_rule import StateRule
 
@@ -72,6 +73,7 @@ class Learner(Recorder):
         self.state = state
         self.answers: list[tuple[Effect, Any]] = []
         self.simulated: Counter[str] = Counter()
+        self.told_bytes = 0
         self._has_read = False
         self._perform: Callable[[Effect, Context], Any] | None = None
 
@@ -90,6 +92,8 @@ class Learner(Recorder):
         except OutcomeError as refusal:
             self.answers.append((effect, refusal))
             raise
+        finally:
+            self.told_bytes = session.outputs.told_bytes
         self.answers.append((effect, result))
         return result
 
@@ -108,6 +112,7 @@ class Learner(Recorder):
         assert self._perform is not None
         if isinstance(self.grants.policy.effects.get(effect.effect_name), StateRule):
             return self._perform(effect, dataclasses.replace(context, policy=self._stateful()))
+        context = dataclasses.replace(context, policy=self._public())
         for _ in range(_MAX_REDIRECTS):
             try:
                 return self._perform(effect, context)
@@ -118,8 +123,23 @@ class Learner(Recorder):
                 private = "private_hosts" in denied.suggestion and self.mode is not Mode.PERFORM
                 if not again or private or not self.grants.follow(denied, effect):
                     raise
-                context = dataclasses.replace(context, policy=self.grants.policy)
+                context = dataclasses.replace(context, policy=self._public())
         return self._perform(effect, context)
+
+    def _public(self) -> Policy:
+        """The policy to perform by: private hosts are learnt, and asked only where everything is to be performed.
+
+        Else a request that was only simulated would open them for a name that leads to one, or a redirect.
+        """
+        policy = self.grants.policy
+        rule = policy.effects.get("HTTPRequest")
+        if self.mode is Mode.PERFORM or not isinstance(rule, HTTPRule) or not rule.private_hosts:
+            return policy
+        public = [text for text in rule.hosts if not targets.host_entry(text).private]
+        effects = {name: kept for name, kept in policy.effects.items() if name != "HTTPRequest"}
+        if public:
+            effects["HTTPRequest"] = dataclasses.replace(rule, hosts=public, private_hosts=False)
+        return policy.replaced(effects=effects)
 
     def _stateful(self) -> Policy:
         """The policy with the directory for state: an effect does not say where state is, so none can be learnt."""

@@ -5,17 +5,24 @@ from __future__ import annotations
 import sys
 
 from fxcell.host.effects.basic import visible
+from fxcell.policies.errors import EffectDenied
 from fxcell.policies.policy import Policy
+from fxcell.policies.toml_text import bytes_text
 
 _TAIL_BYTES = 8 * 1024
 
 
 class Outputs:
-    """The two streams of one worker. print() is FX.Print by another spelling: without that grant nothing is shown."""
+    """The two streams of one worker. print() is FX.Print by another spelling: without that grant nothing is shown.
+
+    told_bytes: of FX.Print and FX.Log, in this command.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self._shown = "Print" in policy.effects
+        self._policy = policy
         self._left_bytes = policy.limits.output_bytes
+        self.told_bytes = 0
         self._tails = {1: b"", 2: b""}
         self._partial = {1: bytearray(), 2: bytearray()}
 
@@ -45,6 +52,19 @@ class Outputs:
         for number, line in self._partial.items():
             if line:
                 self.end_line(number)
+
+    def begin_command(self) -> None:
+        """FX.Print and FX.Log have their whole budget again: a worker that serves for long logs for long."""
+        self.told_bytes = 0
+
+    def spend(self, effect: str, count: int) -> None:
+        """Count bytes of FX.Print or FX.Log. Raises EffectDenied, and counts nothing, where they would be over limits.output."""
+        limit = self._policy.limits.output_bytes
+        if self.told_bytes + count > limit:
+            rule = f"the command has used up limits.output = {bytes_text(limit)} by FX.Print and FX.Log"
+            suggestion = f'limits.output = "{bytes_text(max(limit, count) * 2)}"'
+            raise EffectDenied(effect, None, rule, self._policy.name, suggestion)
+        self.told_bytes += count
 
     def line(self, text: str) -> None:
         """One line of FX.Print, escaped already."""

@@ -48,7 +48,7 @@ class Recorder:
             fxcell.__version__, time.time(), policy.name, policy.digest, policy.to_data(), name, digest
         )
         self._path = path
-        self._left_bytes = MAX_BYTES
+        self._left_bytes, self._left_entries = MAX_BYTES, MAX_ENTRIES
         self._began = 0.0
 
     @property
@@ -104,6 +104,7 @@ class Recorder:
                 performed = session.broker.performed > before
                 entry = RecordedEffect(asked, outcome, answer, performed, started - self._began, ended - started)
                 self.record.commands[-1].effects.append(entry)
+                self._left_entries -= 1
 
     def save(self, path: str) -> None:
         """Write the record. Raises RecordError, also where the run was more than a record may hold."""
@@ -113,7 +114,7 @@ class Recorder:
 
     def _take(self, count: int) -> None:
         self._left_bytes -= count
-        if self.record.commands and len(self.record.commands[-1].effects) >= MAX_ENTRIES:
+        if self._left_entries <= 0:
             self._left_bytes = -1
 
 

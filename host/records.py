@@ -16,7 +16,7 @@ from typing import Any
 import capnp
 import msgspec
 
-from fxcell.policies import array_keys, calls, values
+from fxcell.policies import array_keys, calls, decoded_size, values
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import DecodeError, PolicyError, RecordError
 from fxcell.policies.policy import Policy
@@ -25,7 +25,10 @@ MAX_BYTES = 256 * 1024 * 1024
 """Cap of a record, packed and unpacked."""
 
 MAX_ENTRIES = 1_000_000
-"""Cap of the commands of a record, and of the effects of a command."""
+"""Cap of the commands of a record, and of the effects of all of them."""
+
+_TABLE_BYTES = 16 * 1024 * 1024
+"""Cap of what a policy, a refusal or an ending takes in memory: texts of a few thousand characters."""
 
 _MAGIC = b"FXCELLR1"
 _HEADER = struct.Struct("<8sQ32s")
@@ -67,8 +70,11 @@ class RecordedEffect:
         return _decoded(self.answer, "a result")
 
     def refusal(self) -> dict[str, Any]:
-        """The fields of EffectDenied or EffectFailed."""
-        return _table(self.answer, "a refusal")
+        """The fields of EffectDenied or EffectFailed: texts, and None for a denial of the whole effect."""
+        told = _table(self.answer, "a refusal")
+        if not all(isinstance(value, str | None) for value in told.values()):
+            raise RecordError("the record holds a refusal of other things than texts")
+        return told
 
 
 @dataclass(slots=True)
@@ -183,29 +189,33 @@ def _text(value: str) -> str:
 
 
 def _read(message: Any) -> Record:
+    commands, left = [], MAX_ENTRIES
+    for command in _capped(message.commands, MAX_ENTRIES):
+        commands.append(_command(command, left))
+        left -= len(commands[-1].effects)
     return Record(
         str(message.fxcell), message.startedUnixS, str(message.policyName), str(message.policyDigest),
         _table(message.policy, "a policy"), str(message.pluginName), str(message.pluginDigest),
-        [_command(command) for command in _capped(message.commands)],
+        commands,
     )  # fmt: skip
 
 
-def _command(message: Any) -> RecordedCommand:
+def _command(message: Any, most_effects: int) -> RecordedCommand:
     effects = [
         RecordedEffect(
             effect.asked, _one_of(str(effect.outcome)), effect.answer, effect.performed, effect.startedS, effect.seconds
         )
-        for effect in _capped(message.effects)
+        for effect in _capped(message.effects, most_effects)
     ]
     outcome = message.outcome
     tails = str(message.stdoutTail), str(message.stderrTail)
     return RecordedCommand(message.value, effects, str(outcome.kind), outcome.data, *tails)
 
 
-def _capped(items: Any) -> Any:
-    # A list of empty structs takes no bytes of the file, however long it says it is.
-    if len(items) > MAX_ENTRIES:
-        raise RecordError(f"the record holds a list of {len(items):,} entries, over the cap of {MAX_ENTRIES:,}")
+def _capped(items: Any, most: int) -> Any:
+    # A list of empty structs takes no bytes of the file, however long it says it is; and many commands may share one list.
+    if len(items) > most:
+        raise RecordError(f"the record holds a list of {len(items):,} entries, over the cap of {most:,}")
     return items
 
 
@@ -232,6 +242,7 @@ def decoded_command(data: bytes) -> Any:
 
 def _table(data: bytes, what: str) -> dict[str, Any]:
     try:
+        decoded_size.check(data, _TABLE_BYTES)
         array_keys.check(data)
         return msgspec.msgpack.decode(data, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError, DecodeError) as error:

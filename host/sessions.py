@@ -262,7 +262,8 @@ class Session:
         return self.broker.perform(effect, context) if self.tape is None else self.tape.effect(self, effect, context)
 
     def _context(self, deadline: float) -> Context:
-        return Context(self.process.id, self.policy, deadline, self._exchange.cancelled, self.outputs.line, self.caller)
+        outputs, cancelled = self.outputs, self._exchange.cancelled
+        return Context(self.process.id, self.policy, deadline, cancelled, outputs.line, self.caller, outputs.spend)
 
     # --- end
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -248,16 +249,33 @@ class Template:
     @property
     def alive(self) -> bool:
         """False once the process has ended."""
-        return self.process.poll() is None
+        if self.process.returncode is not None:
+            return False
+        try:
+            # Not poll(): an interrupt in it leaves Popen's own lock locked, and who waits for the end would wait for ever.
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
+
+    def _ended_within(self, seconds: float) -> bool:
+        if not self.alive:
+            return True
+        pidfd = os.pidfd_open(self.process.pid)
+        try:
+            poller = select.poll()
+            poller.register(pidfd, select.POLLIN)
+            return bool(poller.poll(seconds * 1000))
+        finally:
+            os.close(pidfd)
 
     def close(self) -> None:
         """End the template, and with it every supervisor and worker it still has."""
         self._control.close()
-        try:
-            self.process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
+        if not self._ended_within(_END_S):
             self.process.kill()
-            self.process.wait()
+            self._ended_within(_KILLED_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # an interrupt has left Popen's lock locked for ever
+            self.process.wait(timeout=1)
         self._errors.close()
         for group in (self.spare_group, *self._lost_groups):
             if group is not None:
@@ -265,6 +283,8 @@ class Template:
         self.spare_group, self._lost_groups = None, []
 
 
+_END_S, _KILLED_S = 2.0, 10.0
+"""How long a template may take for its end, and the kernel for that of a killed one."""
 _DESCRIPTORS_NEEDED = 12
 """What starting a template opens for a moment, and more than comes with a worker, which stay."""
 

@@ -48,7 +48,8 @@ class Limits:
     scratch_files: files and directories in the private /tmp.
     message_bytes: one message in either direction, large buffers included.
     output_bytes:  stdout and stderr together, over the worker's life. Counted as it is read: what a pipe holds (64 KiB)
-                   can be written on top before the worker is ended; nothing of it is kept but the tails.
+                   can be written on top before the worker is ended; nothing of it is kept but the tails. FX.Print and
+                   FX.Log have as much again, together, in each command; what is over it is denied.
     effects:       effects per command, those that are denied included. What is asked for beyond is denied, and the worker
                    lives on until another limit ends it.
     stack_bytes:   stack of the first thread; also the default of new ones.

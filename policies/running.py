@@ -6,11 +6,13 @@ or a call (or a list holding one) runs where it was produced. The runtimes diffe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from fxcell.policies.calls import Call
 from fxcell.policies.effects import Effect
 from fxcell.policies.errors import OutcomeError
+from fxcell.policies.value_types import SCALARS
 
 
 class Runner:
@@ -55,6 +57,24 @@ def holds_work(value: Any) -> bool:
     if isinstance(value, _WORK):
         return True
     return type(value) is list and any(holds_work(item) for item in value)
+
+
+def carries_work(value: Any) -> bool:
+    """True for an effect, a call, or a container that holds one anywhere: what does not pass from one worker to others.
+
+    A function that gets one and answers it, bare or in a list, has it run where it is, under the policy that holds there.
+    """
+    if type(value) in SCALARS:
+        return False
+    if isinstance(value, _WORK):
+        return True
+    if isinstance(value, dict):
+        return _any_carries(value.values()) or _any_carries(value)
+    return isinstance(value, list | tuple | set | frozenset) and _any_carries(value)
+
+
+def _any_carries(items: Collection[Any]) -> bool:
+    return not SCALARS.issuperset(map(type, items)) and any(map(carries_work, items))
 
 
 def current() -> Any:

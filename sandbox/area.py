@@ -20,6 +20,7 @@ import msgspec
 
 from fxcell.policies import decoded_size, values
 from fxcell.policies.errors import DecodeError
+from fxcell.policies.running import carries_work
 from fxcell.policies.value_types import SCALARS
 from fxcell.sandbox import wire
 
@@ -108,7 +109,7 @@ class WorkerArea:
                     return False
             else:
                 packed = values.pack(result)
-                if packed.buffers or packed.definitions:
+                if packed.buffers or packed.definitions or carries_work(result):
                     return False
                 body = packed.body
             start, end = end, end + len(body)

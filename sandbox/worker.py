@@ -25,6 +25,7 @@ from fxcell.policies.errors import (
     MessageTooLarge,
 )  # fmt: skip
 from fxcell.policies.policy import Policy
+from fxcell.policies.running import carries_work
 from fxcell.sandbox import batches, output, runtime, wire
 from fxcell.sandbox.apply import Locked
 from fxcell.sandbox.area import WorkerArea
@@ -86,7 +87,7 @@ def _answer(
             run.end()
             run.flush_streams()
         packed = values.pack(result)
-        _refuse_calls(packed)
+        _refuse_work(packed, result)
         channel.send_value("result", number, packed)
     except runtime.ChannelBroken:
         os._exit(1)
@@ -94,11 +95,13 @@ def _answer(
         _send_failure(channel, number, error)
 
 
-def _refuse_calls(packed: values.Packed) -> None:
+def _refuse_work(packed: values.Packed, result: Any) -> None:
     for definition in packed.definitions.values():
         raise EncodeError(
             f"the result holds a call of {definition.name} inside another value: return its result instead"
         )
+    if carries_work(result):
+        raise EncodeError("the result holds an effect inside another value: run it, and return its result instead")
 
 
 def _send_failure(channel: wire.Channel, number: int, error: BaseException) -> None:

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -203,7 +204,9 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
     number = start = 0
     give_up = None
     try:
-        with open(path, "rb", buffering=0) as raw:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb", buffering=0) as raw:
+            if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+                raise AuditError(f"the audit log {path!r} is not a regular file")
             file = io.BufferedReader(raw)
             while line := file.readline(_LINE_BYTES_MAX):
                 if not line.endswith(b"\n") and len(line) < _LINE_BYTES_MAX:

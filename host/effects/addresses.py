@@ -90,7 +90,8 @@ def why_refused(address: Address) -> str | None:
 def public_addresses(host: str, port: int, resolve: Resolver, pace: Pace, *, allow_private: bool) -> list[str]:
     """Look a host up once and answer the addresses to connect to, all of them judged.
 
-    host: a name, or a numeric address without brackets.
+    host: a name of at most 253 characters, or a numeric address without brackets. Told whole: a secret that a server has
+          copied into it is found by who takes it out, and would not be where it is cut.
     Raises: EffectFailed - name_not_found; refused_address, when any one of the addresses is not public: a name with
             mixed answers is an attempt to get past this check; timeout or cancelled; busy, when too many look-ups that
             the worker did not wait for are still going on.
@@ -105,7 +106,7 @@ def public_addresses(host: str, port: int, resolve: Resolver, pace: Pace, *, all
             raise EffectFailed(
                 pace.effect,
                 "refused_address",
-                f"{host!r:.200} has the address {text}, which is {reason}; only a rule with private_hosts opens it",
+                f"{host!r} has the address {text}, which is {reason}; only a rule with private_hosts opens it",
             )
     return addresses
 
@@ -153,12 +154,12 @@ def _look_up(host: str, port: int, resolve: Resolver, pace: Pace) -> list[str]:
                 _left[pace.worker] += 1
         raise
     if isinstance(answer, OSError | UnicodeError):
-        raise EffectFailed(pace.effect, "name_not_found", f"the name {host!r:.200} has no address") from answer
+        raise EffectFailed(pace.effect, "name_not_found", f"the name {host!r} has no address") from answer
     if isinstance(answer, Exception):
         raise answer
     addresses = list(dict.fromkeys(answer))
     if not 0 < len(addresses) <= MAX_ADDRESSES:
-        raise EffectFailed(pace.effect, "name_not_found", f"the name {host!r:.200} has {len(addresses)} addresses")
+        raise EffectFailed(pace.effect, "name_not_found", f"the name {host!r} has {len(addresses)} addresses")
     return addresses
 
 

@@ -28,14 +28,16 @@ _log = logging.getLogger("fxcell.plugin")
 
 
 def perform_print(effect: Print, context: Context) -> None:
-    """Hand str(content) to context.output as one visible line, cut to MAX_LINE_BYTES."""
-    context.output(visible(_text("Print", effect.content, MAX_LINE_BYTES)))
+    """Hand str(content) to context.output as one visible line, cut to MAX_LINE_BYTES. Raises: EffectDenied, as perform_log."""
+    line = visible(_text("Print", effect.content, MAX_LINE_BYTES))
+    context.spend("Print", len(line.encode()) + 1)
+    context.output(line)
 
 
 def perform_log(effect: Log, context: Context) -> None:
     """Write one record to `fxcell.plugin`; data is appended as key=value, and travels in the record's plugin_data.
 
-    What no longer fits into the line is left out of both.
+    What no longer fits into the line is left out of both. Raises: EffectDenied - limits.output has no room for it.
     """
     level = _LEVELS.get(effect.level)
     if level is None:
@@ -50,7 +52,9 @@ def perform_log(effect: Log, context: Context) -> None:
         data[visible(key)] = shown = visible(_text("Log", value, left, quoted=True))
         left -= len(key) + len(shown)
     line = " ".join([visible(effect.message), *(f"{key}={value}" for key, value in data.items())])
-    _log.log(level, "%s", _cut(line), extra={"worker": context.worker, "plugin_data": data})
+    line = _cut(line)
+    context.spend("Log", len(line.encode()) + 1)
+    _log.log(level, "%s", line, extra={"worker": context.worker, "plugin_data": data})
 
 
 def perform_now(_effect: Now, _context: Context) -> float:

@@ -48,6 +48,10 @@ class Caller:
             self.kept.popitem()[1].close()
 
 
+def _free(_effect: str, _count: int) -> None:
+    """What the host shows for itself counts against nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Who asks, with whose authority, and until when.
@@ -57,6 +61,7 @@ class Context:
     deadline:  time.monotonic() seconds, finite.
     cancelled: waits up to that many seconds; True when the worker died or the command is over.
     output:    takes each line of FX.Print, without its newline.
+    spend:     told of (effect, bytes) before they are shown or logged. Raises EffectDenied where limits.output has no room.
     caller:    the plugin behind the worker; None when the host performs the effect for itself.
     """
 
@@ -66,6 +71,7 @@ class Context:
     cancelled: Callable[[float], bool]
     output: Callable[[str], None]
     caller: Caller | None = None
+    spend: Callable[[str, int], None] = _free
 
 
 Handler = Callable[[Any, Context], Any]

@@ -43,6 +43,10 @@ HOST_MAX_BODY_BYTES = 1024 * 1024 * 1024
 """The cap where no policy gives one: a request of the host for itself."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_BAD_LOCATION = "a redirect leads to a URL that cannot be asked for"
+_TOO_MANY = f"more than {MAX_REDIRECTS} redirects"
+_UNTOLD = (_BAD_LOCATION, _TOO_MANY)
+"""What follows these texts is cut short, and may be cut through a secret that a server has copied into a URL."""
 _METHOD = re.compile(r"[A-Z]{1,20}", re.ASCII)
 _NEVER_METHODS = frozenset({"CONNECT", "TRACE"})  # a tunnel; an echo of the host's own headers
 
@@ -85,7 +89,8 @@ class HTTPClient:
                 answer: dict[str, Any] = injected.clean(self._follow(effect, context, injected))
             return answer
         except EffectFailed as failed:
-            raise EffectFailed(failed.effect, failed.kind, injected.clean(failed.message)) from None
+            text = next((text for text in _UNTOLD if failed.message.startswith(text)), failed.message)
+            raise EffectFailed(failed.effect, failed.kind, injected.clean(text)) from None
         except EffectDenied as denied:
             texts = (injected.clean(denied.rule), denied.policy, injected.clean(denied.suggestion))
             raise EffectDenied(denied.effect, denied.field, *texts) from None
@@ -107,8 +112,7 @@ class HTTPClient:
             effect = answer
             if context.policy is not None:
                 rules.check(context.policy, effect)
-        text = f"more than {MAX_REDIRECTS} redirects, the last to {effect.url:.200}"
-        raise EffectFailed("HTTPRequest", "too_many_redirects", text)
+        raise EffectFailed("HTTPRequest", "too_many_redirects", f"{_TOO_MANY}, the last to {effect.url:.200}")
 
     def _exchange(
         self, effect: HTTPRequest, pace: Pace, allowance: _Allowance, injected: Injected
@@ -177,7 +181,7 @@ def _redirected(effect: HTTPRequest, status: int, location: str) -> HTTPRequest:
         url = urllib.parse.urljoin(effect.url, quoted)
         after = targets.http_target(url)
     except ValueError as error:
-        raise _bad_request(f"a redirect leads to a URL that cannot be asked for: {error}") from error
+        raise _bad_request(f"{_BAD_LOCATION}: {error}") from error
     method, headers, body = effect.method, effect.headers, effect.body
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         method, body = "GET", b""

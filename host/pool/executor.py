@@ -6,7 +6,9 @@ import contextlib
 import functools
 import inspect
 import itertools
+import operator
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -22,6 +24,8 @@ class PoolExecutor(Executor):
     """Functions and other callables, sent by value with what they capture, to the workers of a pool of its own.
 
     What a function raises comes back as PluginError, and a crash as WorkerCrash, of that future alone: the executor goes on.
+    Unlike a Pool it is waited for at the end of the program: what was submitted by then runs to its end, as of every
+    Executor. Arrays come back read-only; copy one to change it.
     """
 
     def __init__(self, max_workers: int | None = None, **pool: Any) -> None:
@@ -29,6 +33,7 @@ class PoolExecutor(Executor):
         self._pool = Pool(max_workers, **pool)
         self._chunks = _Chunks(self._pool)
         self._prepared = functools.lru_cache(_FUNCTIONS_KEPT)(as_call)
+        _pools.add(self._pool)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As Executor.submit; blocks while the pool's queue is full."""
@@ -41,6 +46,7 @@ class PoolExecutor(Executor):
 
         What is raised is the outcome of that call alone: those before it in its chunk have been answered.
         """
+        chunksize = operator.index(chunksize)
         if chunksize < 1:
             raise ValueError(f"chunksize must be at least 1, got {chunksize}")
         if chunksize == 1:
@@ -85,3 +91,18 @@ def _one_by_one(chunks: Any) -> Iterator[Any]:
                 if isinstance(outcome, Exception):  # no result is one: they do not travel
                     raise outcome
                 yield outcome
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _finish() -> None:
+    """At the end of the program: what was submitted to executors runs to its end. Its workers' limits see to that end."""
+    for pool in list(_pools):
+        pool.join()
+
+
+# Before the interpreter's exit handlers, one of which ends all workers; as concurrent.futures does for its own threads. A
+# module that is first imported while the interpreter ends is refused, and has nothing to wait for.
+with contextlib.suppress(RuntimeError):
+    getattr(threading, "_register_atexit")(_finish)  # noqa: B009 - no stub knows it

@@ -61,7 +61,8 @@ class Mapping:
     ) -> None:
         self._send, self._launch = send, launch
         self._runners_max, self._window_max = runners, window
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # taken by itself: see workers.py
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[tuple[int, Sequence[Row]]] = deque()
         self._waiting_calls = 0
         self._done: dict[int, Sent] = {}
@@ -117,7 +118,7 @@ class Mapping:
 
     def _add(self, place: int, rows: Sequence[Row]) -> None:
         self._check_process()
-        with self._changed:
+        with self._lock:
             self._waiting.append((place, rows))
             self._waiting_calls += len(rows)
             if self._launch is None:
@@ -128,7 +129,7 @@ class Mapping:
             try:
                 self._launch(self.run_some)
             except BaseException:
-                with self._changed:
+                with self._lock:
                     self._runners -= missing - launched
                 raise
 
@@ -141,7 +142,7 @@ class Mapping:
         if self._launch is None:
             while not self._is_done(place) and (batch := self._take()) is not None:
                 self._run(*batch)
-        with self._changed:
+        with self._lock:
             while self._broken is None and not self._is_done(place):
                 self._changed.wait()
             if self._broken is not None:
@@ -149,7 +150,7 @@ class Mapping:
             return self._done.pop(next(iter(self._done)) if place is None else place)
 
     def _stop(self) -> None:
-        with self._changed:
+        with self._lock:
             self._waiting.clear()
             self._waiting_calls = 0
             self._done.clear()
@@ -170,12 +171,12 @@ class Mapping:
 
     def fail(self, error: BaseException) -> None:
         """Nothing more comes: the consumer gets this."""
-        with self._changed:
+        with self._lock:
             self._broken = error
             self._changed.notify_all()
 
     def _take(self) -> tuple[int, Sequence[Row]] | None:
-        with self._changed:
+        with self._lock:
             if not self._waiting:
                 self._runners -= 1
                 return None
@@ -198,7 +199,7 @@ class Mapping:
         done = len(sent)
         if sent.error is not None and not isinstance(sent.error, OutcomeError):
             sent.error.add_note(f"this was input {start + done - 1} of the map, counted from 0")
-        with self._changed:
+        with self._lock:
             self._done[start] = sent
             if done < len(rows):
                 self._waiting.appendleft((start + done, rows[done:]))

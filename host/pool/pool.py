@@ -43,7 +43,11 @@ class Pool:
     inputs or code are of people who must not meet, give each their own pool, or every command its own worker (fresh=True).
     The end of `with` waits for what was submitted; an exception in it, and close(), end every worker at once, and so does
     the garbage collector when nobody holds the pool any more. Done-callbacks and handlers of effects run in the pool's own
-    threads: one that waits there for a future of the pool can wait for itself.
+    threads: one that waits there for a future of the pool can wait for itself. A signal handler runs in the middle of the
+    main thread's own work with the pool: have it start a thread that calls close().
+
+    A command is packed when a worker is free for it, not when it is submitted: an array or list that is changed until then
+    travels as it is then. Arrays come back read-only.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Pool:
         idle_s:               seconds after which idle workers over min_workers end, looked at about once a second.
         queue:                submitted commands that wait at most; submit() blocks while there are as many.
         wait_s:               seconds that a command waits for a free worker at most.
-        quarantine_after:     crashes of one input after which it is refused.
+        quarantine_after:     crashes of one input after which it is refused; a deadline shorter than the pool's is none.
 
         Raises: EffectError - an argument out of range. PolicyError. With min_workers: IsolationUnavailable, PoolUnavailable.
         """
@@ -80,7 +84,8 @@ class Pool:
         self.quarantine = Quarantine(quarantine_after)
         self._workers = Workers(self.policy, min_workers, workers, keeping)
         self._deadline_s, self._wait_s = deadline_s, wait_s
-        self._sender = Sender(self._workers, self.quarantine, wait_s)
+        usual_s = self.policy.limits.wall_s if deadline_s is None else min(deadline_s, self.policy.limits.wall_s)
+        self._sender = Sender(self._workers, self.quarantine, wait_s, usual_s)
         self._threads = DaemonExecutor(workers, "fxcell-pool")
         self._room = threading.BoundedSemaphore(queue + workers)
         self._queue = queue
@@ -129,14 +134,18 @@ class Pool:
 
         The Future has each result, or the OutcomeError in its place. Any other error (a value that cannot be sent, no worker)
         is the last of them: what was answered before it is there, what follows was not begun. For the queue it is one
-        command. As submit otherwise.
+        command. As submit otherwise. Raises: EffectError - the rows are not equally long.
         """
+        if len(set(map(len, rows))) > 1:
+            raise EffectError("submit_many needs rows of equally many arguments")
         if not self._room.acquire(timeout=self._wait_s):
             raise self._full()
         return self._begin_with_room(self._outcomes, function, rows)
 
     def _outcomes(self, function: Any, rows: Sequence[Sequence[Any]]) -> list[Any]:
         outcomes: list[Any] = []
+        if not rows:
+            return outcomes
         try:
             for outcome in self.imap(function, *zip(*rows, strict=True), on_error="return"):
                 outcomes.append(outcome)  # noqa: PERF402 - what came before an error must be there
@@ -215,7 +224,10 @@ class Pool:
         self, function: Any, *inputs: Iterable[Any], on_error: Literal["raise", "return"] = "raise",
         deadline_s: float | None = None, ordered: bool = True, progress: bool | str = False,
     ) -> Iterator[Any]:  # fmt: skip
-        """As map, one by one: inputs are taken as workers get free. ordered: False gives results as they come."""
+        """As map, one by one: inputs are taken as workers get free. ordered: False gives results as they come.
+
+        Inputs are read ahead of the results: an iterator that gives one buffer again and again must give copies.
+        """
         if on_error not in ("raise", "return"):
             raise EffectError(f"on_error must be 'raise' or 'return', got {on_error!r}")
         if not inputs:

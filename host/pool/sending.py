@@ -12,16 +12,20 @@ from fxcell.host.pool.quarantine import Quarantine
 from fxcell.host.pool.workers import Workers
 from fxcell.host.sessions import Session
 from fxcell.policies.calls import Call, Definition
-from fxcell.policies.crash import WorkerCrash
+from fxcell.policies.crash import Reason, WorkerCrash
 from fxcell.policies.errors import EncodeError, MessageTooLarge, Quarantined
 from fxcell.sandbox.area import NoArea
 
 
 class Sender:
-    """Safe from many threads. wait_s: seconds that a command waits for a free worker at most."""
+    """Safe from many threads.
 
-    def __init__(self, workers: Workers, quarantine: Quarantine, wait_s: float) -> None:
-        self._workers, self._quarantine, self._wait_s = workers, quarantine, wait_s
+    wait_s:     seconds that a command waits for a free worker at most.
+    deadline_s: the pool's own deadline for commands that name none.
+    """
+
+    def __init__(self, workers: Workers, quarantine: Quarantine, wait_s: float, deadline_s: float) -> None:
+        self._workers, self._quarantine, self._wait_s, self._deadline_s = workers, quarantine, wait_s, deadline_s
 
     def one(self, command: Any, seconds: float | None) -> Any:
         """The command's result. Raises: as Pool.run."""
@@ -44,7 +48,7 @@ class Sender:
                 else:
                     for crash in errors:
                         if isinstance(crash, WorkerCrash):
-                            self._quarantine.add(Call(definition, rows[len(results)], {}), crash)
+                            self._count(Call(definition, rows[len(results)], {}), crash, seconds)
                     return Sent(results, errors[0] if errors else None, time.monotonic() - started)
             return Sent([self._command(session, command, seconds)], None, time.monotonic() - started)
 
@@ -53,8 +57,13 @@ class Sender:
             return registry.command(session.process, command, seconds)
         except WorkerCrash as crash:
             # Never tried again: what it did before, its effects above all, would be done twice.
-            self._quarantine.add(command, crash)
+            self._count(command, crash, seconds)
             raise
+
+    def _count(self, command: Any, crash: WorkerCrash, seconds: float | None) -> None:
+        # Who gives less time than the pool would must not have the input refused to those who give it enough.
+        if crash.reason is not Reason.DEADLINE or seconds is None or seconds >= self._deadline_s:
+            self._quarantine.add(command, crash)
 
     def _first_refused(self, definition: Definition, rows: Sequence[Row]) -> int:
         if self._quarantine.concerns(definition.digest):

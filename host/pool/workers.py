@@ -4,12 +4,16 @@
     give   back to the idle ones, or let go: it has ended, has served enough, has grown, or the pool is closed
 
 The one that was used last is used next: the others can be let go when they were idle for long.
+
+A place in the queue and a worker are lent to a Lease, which the frame that works with them holds and nothing else. So an
+interrupt, which can come between any two steps of ours, loses none: when the frame is gone, what it held is free again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,12 +24,14 @@ from fxcell.host.pool.breaker import Breaker
 from fxcell.host.pool.farewell import Farewell
 from fxcell.host.sessions import Session
 from fxcell.policies.crash import Reason, WorkerCrash
-from fxcell.policies.errors import PoolBusy, PoolClosed
+from fxcell.policies.errors import OutOfDescriptors, PoolBusy, PoolClosed, PoolUnavailable
 from fxcell.policies.policy import Policy
 from fxcell.sandbox.kernel import processes
 
 _MEMORY_LOOK_USES = 16
 _HANG_LOOK_S = 1.0
+_LEASE_LOOK_S = 1.0
+"""How soon who waits finds what an interrupted thread held."""
 CLOSED = "the pool is closed, or was made before this process forked; make a new one"
 
 
@@ -65,6 +71,15 @@ class Kept:
         return now_bytes - self._first_bytes > bound_bytes
 
 
+class Lease:
+    """Held by the frame that waits for a worker or has one, and by nothing else; tables know it by weak references."""
+
+    __slots__ = ("__weakref__",)
+
+
+_LOOK_AGAIN = object()
+
+
 class Workers:
     """Safe from many threads. `one()` is all that a request needs."""
 
@@ -74,11 +89,12 @@ class Workers:
         self.started = 0
         self._keeping = keeping
         self._breaker = Breaker()
-        self._changed = threading.Condition()
+        # Taken by itself, never as the condition: that one's __enter__ is Python, in which an interrupt leaves it locked.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._idle: list[Kept] = []
-        self._busy: set[Kept] = set()
-        self._waiting: deque[object] = deque()
-        self._count = 0
+        self._lent: dict[weakref.ref[Lease], Kept | None] = {}  # None: it is being started
+        self._waiting: deque[weakref.ref[Lease]] = deque()
         self._closed = False
         self._farewell = Farewell()
         idling.tend(self)
@@ -90,7 +106,7 @@ class Workers:
     @property
     def count(self) -> int:
         """How many workers there are, those that are being started included."""
-        return self._count
+        return len(self._idle) + len(self._lent)
 
     @property
     def is_closed(self) -> bool:
@@ -99,8 +115,9 @@ class Workers:
 
     def warm(self, deadline: float) -> None:
         """Start the minimum ahead of need. Raises as take."""
-        for worker in [self._take(deadline) for _ in range(self.minimum)]:
-            self._give(worker)
+        leases = [Lease() for _ in range(self.minimum)]
+        for lease, worker in [(lease, self._take(lease, deadline)) for lease in leases]:
+            self._give(lease, worker)
 
     @contextmanager
     def one(self, deadline: float) -> Iterator[Session]:
@@ -110,18 +127,18 @@ class Workers:
         Raises: PoolBusy - none was free before the deadline; PoolUnavailable - none can be started; PoolClosed;
                 IsolationUnavailable, OutOfDescriptors.
         """
-        worker = self._take(deadline)
+        lease = Lease()
+        worker = self._take(lease, deadline)
         try:
             yield worker.session
         finally:
-            self._give(worker)
+            self._give(lease, worker)
 
     def close(self) -> None:
         """End every worker, whatever it is doing; who waits for one gets PoolClosed. Nothing is left afterwards."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._count -= len(self._idle)
-            left, self._idle = [*self._idle, *self._busy], []
+            left, self._idle = [*self._idle, *filter(None, self._lent.values())], []
             self._changed.notify_all()
         for worker in left:
             registry.stop(worker.session.process)
@@ -129,67 +146,103 @@ class Workers:
 
     def forget_after_fork(self) -> None:
         """In the child of a fork: the workers belong to the parent."""
-        self._changed, self._closed = threading.Condition(), True
-        self._idle, self._busy, self._count = [], set(), 0
+        self._lock, self._closed = threading.RLock(), True
+        self._changed = threading.Condition(self._lock)
+        self._idle, self._lent = [], {}
         self._waiting.clear()
         self._farewell.forget_after_fork()
 
-    def _take(self, deadline: float) -> Kept:
-        gone: list[Kept] = []
-        try:
-            with self._changed:
-                found = self._idle_or_room(deadline, gone)
-        finally:
-            for worker in gone:
-                self._farewell.end(worker.session)
-        if found is not None:
-            return found
+    def _take(self, lease: Lease, deadline: float) -> Kept:
+        refused: OutOfDescriptors | PoolUnavailable | None = None
+        while True:
+            gone: list[Kept] = []
+            try:
+                with self._lock:
+                    found = self._idle_or_room(lease, deadline, gone, refused)
+            finally:
+                for worker in gone:
+                    self._farewell.end(worker.session)
+            if isinstance(found, Kept):
+                return found
+            if found is _LOOK_AGAIN:
+                continue
+            try:
+                return self._new(lease, deadline)
+            except (OutOfDescriptors, PoolUnavailable) as error:
+                refused = error  # one of those that live will be free
+
+    def _new(self, lease: Lease, deadline: float) -> Kept:
         try:
             worker = Kept(self._started(deadline))
         except BaseException:
-            self._forget_one()
+            with self._lock:
+                self._lent.pop(weakref.ref(lease), None)
+                self._changed.notify_all()
             raise
-        with self._changed:
-            self._busy.add(worker)
+        with self._lock:
+            self._lent[weakref.ref(lease)] = worker
             closed = self._closed
         if closed:
-            self._give(worker)
+            self._give(lease, worker)
             raise PoolClosed("the pool was closed while a worker was started for the request")
         return worker
 
-    def _idle_or_room(self, deadline: float, gone: list[Kept]) -> Kept | None:
+    def _idle_or_room(self, lease: Lease, deadline: float, gone: list[Kept], refused: Exception | None) -> object:
+        """An idle worker; None where there is room for a new one; or _LOOK_AGAIN, when those in `gone` were ended.
+
+        refused: why a new one could not be started just now; then it is raised where there is none to wait for.
+        """
         # In turn: a map takes its worker again the moment it gave it back, and would leave nothing to those who wait.
-        turn = object()
+        turn = weakref.ref(lease)
         self._waiting.append(turn)
         try:
             while True:
                 if self._closed:
                     raise PoolClosed(CLOSED)
+                while self._waiting[0]() is None:  # an interrupted thread's
+                    self._waiting.popleft()
                 if self._waiting[0] is turn:
-                    if (worker := self._living_idle(gone)) is not None:
+                    if (worker := self._living_idle(turn, gone)) is not None:
                         return worker
-                    if self._count < self.maximum:
-                        self._count += 1
+                    if self._reclaimed(gone):
+                        return _LOOK_AGAIN
+                    if refused is not None and not self.count:
+                        raise refused
+                    if refused is None and self.count < self.maximum:
+                        self._lent[turn] = None
                         return None
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     why = f"none of the {self.maximum} workers was free before the deadline"
                     raise PoolBusy(f"{why}; allow more, or wait longer")
-                self._changed.wait(left_s)
+                self._changed.wait(min(left_s, _LEASE_LOOK_S))
         finally:
-            self._waiting.remove(turn)
+            with suppress(ValueError):
+                self._waiting.remove(turn)
             if self._waiting:
                 self._changed.notify_all()
 
-    def _living_idle(self, gone: list[Kept]) -> Kept | None:
+    def _living_idle(self, turn: weakref.ref[Lease], gone: list[Kept]) -> Kept | None:
         while self._idle:
-            worker = self._idle.pop()
-            if worker.session.lives and not worker.hangs():
-                self._busy.add(worker)
+            worker = self._idle[-1]
+            lives = worker.session.lives and not worker.hangs()
+            if lives:
+                self._lent[turn] = worker
+            else:
+                gone.append(worker)
+            self._idle.pop()
+            if lives:
                 return worker
-            gone.append(worker)
-            self._count -= 1
         return None
+
+    def _reclaimed(self, gone: list[Kept]) -> bool:
+        """Take back what was lent to interrupted threads; True when there was anything. Its workers are added to `gone`."""
+        dead = [turn for turn in self._lent if turn() is None]
+        for turn in dead:
+            worker = self._lent.pop(turn)
+            if worker is not None and worker not in self._idle:
+                gone.append(worker)
+        return bool(dead)
 
     def _started(self, deadline: float) -> Session:
         while True:
@@ -205,29 +258,28 @@ class Workers:
             self.started += 1
             return session
 
-    def _give(self, worker: Kept) -> None:
-        keep = self._is_worth_keeping(worker)
-        tired: list[Kept] = [] if keep else [worker]
-        with self._changed:
-            self._busy.discard(worker)
-            if keep and not self._closed:
-                worker.idle_since_s = time.monotonic()
-                self._idle.append(worker)
-            elif keep:
-                tired.append(worker)
-            self._count -= len(tired)
-            self._changed.notify_all()
-        for one in tired:
-            self._farewell.end(one.session)
+    def _give(self, lease: Lease, worker: Kept) -> None:
+        keep, tired = False, [worker]
+        try:
+            keep = self._is_worth_keeping(worker)
+        finally:
+            with self._lock:
+                if keep and not self._closed:
+                    worker.idle_since_s = time.monotonic()
+                    self._idle.append(worker)
+                    tired = []
+                self._lent.pop(weakref.ref(lease), None)
+                self._changed.notify_all()
+            for one in tired:
+                self._farewell.end(one.session)
 
     def end_idle(self) -> None:
         """Let go of those over the minimum that were idle for too long."""
         tired: list[Kept] = []
-        with self._changed:
+        with self._lock:
             old_s = time.monotonic() - self._keeping.idle_s
-            while self._count > self.minimum and self._idle and self._idle[0].idle_since_s < old_s:
+            while self.count > self.minimum and self._idle and self._idle[0].idle_since_s < old_s:
                 tired.append(self._idle.pop(0))
-                self._count -= 1
         for one in tired:
             self._farewell.end(one.session)
 
@@ -239,8 +291,3 @@ class Workers:
         with suppress(OSError, ValueError):  # it ends at this very moment: the next who takes it will see
             return not worker.has_grown(self._keeping.growth_bytes)
         return True
-
-    def _forget_one(self) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()

@@ -1,5 +1,7 @@
 """The chain of an audit log: what verify finds, which line it names, and how rotation and a torn end carry it on."""
 
+import os
+
 import pytest
 
 from fxcell.host import audit
@@ -137,6 +139,12 @@ def test_second_host_is_refused_and_links_and_devices_too(tmp_path):
     (tmp_path / "other").write_text("hello\n")
     with pytest.raises(audit.AuditError, match="does not end as an audit log"):
         audit.to_file(tmp_path / "other")
+
+
+def test_pipe_in_place_of_a_log_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(audit.AuditError, match="not a regular file"):
+        audit.verify([str(tmp_path / "pipe")])
 
 
 def test_torn_line_is_named_and_the_next_opening_vouches_for_it(tmp_path):

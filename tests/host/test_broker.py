@@ -8,6 +8,7 @@ import pytest
 
 from fxcell.host import effects
 from fxcell.host.broker import Broker, Context, perform_locally
+from fxcell.policies import rules
 from fxcell.policies.builtin import (
     ListWorkerProcesses,
     Log,
@@ -111,6 +112,17 @@ def test_refused_effects_use_up_the_command_budget_until_the_next_command():
     broker.begin_command()
     broker.perform(Now(), context(policy))
     assert (broker.performed, broker.refused, broker.over_budget) == (1, 0, 0)
+
+
+def test_effect_over_the_command_budget_is_not_judged_any_more(monkeypatch):
+    broker = Broker(Policy(name="three", limits=Limits(effects=3)), "w1")
+    judged = []
+    check = rules.check
+    monkeypatch.setattr(rules, "check", lambda policy, effect: (judged.append(effect), check(policy, effect)))
+    for _ in range(10):
+        with pytest.raises(EffectDenied):
+            broker.perform(Now(), context(broker.policy))
+    assert len(judged) == 3
 
 
 def test_no_effects_at_all_in_the_budget_denies_the_first():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from fxcell import FX, EffectFailed, Limits, Reason, WorkerCrash, load_policy, run, zef_function
+from fxcell import FX, EffectFailed, Limits, PluginError, Pool, Reason, WorkerCrash, load_policy, run, zef_function
 from fxcell.host import callees
 from tests.host.calling import calls, double, failure, living, nest, send
 from tests.host.calling import nobody_registered as nobody_registered  # noqa: PLC0414 - the fixture
@@ -67,23 +67,47 @@ def test_result_over_the_callers_message_limit_is_too_large_and_the_caller_lives
     assert failure(FX.CallPlugin(plugin="much"), granted).kind == "too_large"
 
 
-def test_effects_and_handles_in_arguments_are_data_to_the_callee():
-    @zef_function
-    def shown(value):
-        return repr(value)
-
-    callees.register("shown", shown, policy="compute")
-    command = FX.CallPlugin(plugin="shown", arguments={"value": [FX.Sleep(seconds=100.0)]})
-    assert send(command, calls("shown")) == "[FX.Sleep(seconds=100.0)]"
+@zef_function
+def echo(value):
+    return value
 
 
-def test_effect_that_a_callee_answers_does_not_run_with_the_callers_policy():
-    @zef_function
-    def bait():
-        return {"run me": FX.RandomBytes(count=1)}
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda e: e, lambda e: [e], lambda e: {"x": e}, lambda e: ([{"x": {1: (e,)}}],)],
+    ids=["bare", "list", "table", "deep"],
+)
+def test_effect_in_arguments_is_refused_before_a_callee_could_perform_it(wrapped):
+    callees.register("echo", echo, policy=load_policy("compute"))
+    failed = failure(FX.CallPlugin(plugin="echo", arguments={"value": wrapped(FX.RandomBytes(count=1))}), calls("echo"))
+    assert (failed.kind, "hold an effect" in failed.message) == ("bad_request", True)
+    assert send(FX.CallPlugin(plugin="echo", arguments={"value": [1, {"x": (2,)}]}), calls("echo")) == [1, {"x": (2,)}]
 
-    callees.register("bait", bait, policy="strict")
-    assert send(FX.CallPlugin(plugin="bait"), calls("bait")) == {"run me": FX.RandomBytes(count=1)}
+
+HIDDEN = {
+    "table": lambda effect: {"run me": effect},
+    "tuple": lambda effect: (effect,),
+    "deep": lambda effect: [1, {"a": [effect]}],
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_effect_inside_a_result_is_refused_where_it_is_produced(how):
+    hidden = HIDDEN[how]
+
+    def bait(_):
+        return hidden(FX.RandomBytes(count=1))
+
+    worker = FX.StartWorkerProcess() | run
+    called = FX.SendCommandToWorkerProcess(process=worker, command=zef_function(bait)(0))
+    try:
+        with pytest.raises(PluginError, match="holds an effect inside another value"):
+            run(called)
+        with Pool(1) as pool, pytest.raises(PluginError, match="holds an effect inside another value"):
+            pool.map(bait, range(2))
+        assert run(FX.SendCommandToWorkerProcess(process=worker, command=echo(7))) == 7
+    finally:
+        FX.StopWorkerProcess(process=worker) | run
 
 
 # --- time

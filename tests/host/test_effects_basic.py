@@ -7,6 +7,7 @@ import unicodedata
 
 import pytest
 
+from fxcell import FX, Limits, Policy, run, zef_function
 from fxcell.host.effects import basic
 from fxcell.host.effects.context import Context
 from fxcell.policies.builtin import Log, Now, Print, RandomBytes, Sleep
@@ -89,6 +90,30 @@ def test_log_with_much_data_is_one_capped_line(caplog):
     caplog.set_level(logging.DEBUG, "fxcell.plugin")
     basic.perform_log(Log(message="m", data={str(n): "x" * 1000 for n in range(500)}), context())
     assert len(caplog.records[0].getMessage().encode()) <= basic.MAX_LINE_BYTES
+
+
+def test_print_and_log_over_the_limit_of_output_are_denied_until_the_next_command(caplog):
+    caplog.set_level(logging.INFO, "fxcell.plugin")
+
+    @zef_function
+    def tell(count):
+        done = 0
+        for _ in range(count):
+            done += run.outcome(FX.Print(content="x" * 999)) is None
+            done += run.outcome(FX.Log(message="y" * 999)) is None
+        return done, run.outcome(FX.Print(content="x" * 999)).to_dict()
+
+    policy = Policy(name="teller", effects={"Print": True, "Log": True}, limits=Limits(output_bytes=20_000))
+    worker = FX.StartWorkerProcess(policy=policy) | run
+    try:
+        for _ in range(2):
+            done, denied = FX.SendCommandToWorkerProcess(process=worker, command=tell(30)) | run
+            assert done == 20
+            assert denied["rule"].startswith("the command has used up limits.output = 20000 B")
+            assert denied["suggestion"] == 'limits.output = "40000 B"'
+    finally:
+        FX.StopWorkerProcess(process=worker) | run
+    assert len(caplog.records) == 20
 
 
 @pytest.mark.parametrize("level", ["critical", "INFO", "", "warn"])

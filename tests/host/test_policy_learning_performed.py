@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -28,6 +29,37 @@ def test_request_to_a_private_host_is_made_only_where_all_is_to_be_performed(tmp
     assert (rule["hosts"], rule["methods"], rule["private_hosts"]) == ([f"127.0.0.1:{server.port}"], ["POST"], True)
 
 
+INWARDS = (
+    "def main(public: str, private: str):\n"
+    "    seen = []\n"
+    "    for url in (private, public, public + 'redirected'):\n"
+    "        try:\n"
+    "            seen.append(bytes((FX.HTTPRequest(url=url) | run)['body']))\n"
+    "        except Exception as error:\n"
+    "            seen.append(type(error).__name__)\n"
+    "    return seen\n"
+)
+
+
+@pytest.mark.parametrize("mode", [Mode.CAREFUL, Mode.PERFORM])
+def test_private_host_that_was_asked_for_opens_none_to_public_names_and_their_redirects(tmp_path, serve, monkeypatch, mode):
+    def say(connection, request):
+        inner = f"http://127.0.0.1:{server.port}/inner"
+        connection.sendall(redirect(inner) if request["target"] == "/redirected" else OK)
+
+    server = serve(say)
+    system, names = socket.getaddrinfo, ("public.example", b"public.example")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *a, **k: system("127.0.0.1" if host in names else host, *a, **k))
+    urls = {"public": f"http://public.example:{server.port}/", "private": f"http://127.0.0.1:{server.port}/"}
+    learnt = learn(plugin_of(tmp_path, INWARDS), urls, mode)
+    if mode is Mode.PERFORM:  # the control
+        assert learnt.outcome == [b"ok"] * 3
+        assert len(server.requests) == 4
+    else:
+        assert learnt.outcome == [b"", "EffectFailed", "EffectFailed"]
+        assert server.requests == []
+
+
 def test_redirect_is_followed_and_its_host_learnt(tmp_path, serve):
     second = serve(OK)
     first = serve(redirect(f"http://127.0.0.1:{second.port}/there"))
@@ -44,6 +76,21 @@ def test_redirect_of_a_post_is_not_asked_for_twice(tmp_path, serve):
     learnt = learn(plugin_of(tmp_path, ASK), {"url": f"http://127.0.0.1:{first.port}/", "method": "POST"}, Mode.PERFORM)
     assert isinstance(learnt.outcome, EffectDenied)
     assert len(first.requests) == 1
+
+
+def test_write_to_a_hidden_file_is_learnt(tmp_path):
+    source = f"def main():\n    FX.WriteFile(path='{tmp_path.resolve()}/.hidden', content=b'1') | run\n    return 1\n"
+    learnt = learn(plugin_of(tmp_path, source), {}, Mode.SIMULATE)
+    assert (learnt.outcome, learnt.fault) == (1, "")
+    assert learnt.policy.effects["WriteFile"].to_data()["hidden"] is True
+
+
+def test_lines_that_are_printed_by_an_effect_are_in_the_learnt_limit_of_output(tmp_path):
+    source = "def main():\n    for _ in range(50):\n        FX.Print(content='x' * 60_000) | run\n    return 1\n"
+    plugin = plugin_of(tmp_path, source)
+    learnt = learn(plugin, {})
+    assert learnt.policy.limits.output_bytes == 4 << 20
+    assert ran(learnt.policy, plugin) == 1
 
 
 def test_file_is_read_by_default_and_not_where_all_is_simulated(tmp_path):

@@ -6,6 +6,8 @@ import concurrent.futures
 import functools
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -157,3 +159,49 @@ def test_argument_that_cannot_travel_loses_no_answer_of_its_chunk(at):
         assert [next(results) for _ in range(at)] == [n**3 for n in range(at)]
         with pytest.raises(EncodeError):
             next(results)
+
+
+AT_THE_END = """
+import sys
+from fxcell import Pool, PoolExecutor, zef_function
+
+def work(n):
+    import time
+    time.sleep(0.2)
+    return n * 2
+
+def done(future):
+    sys.stdout.write(f'{future.result()}\\n')
+    sys.stdout.flush()
+
+if sys.argv[1] == 'pool':
+    pool = Pool(2)
+    for n in range(4):
+        pool.submit(zef_function(work)(n)).add_done_callback(done)
+else:
+    executor = PoolExecutor(2)
+    for n in range(4):
+        executor.submit(work, n).add_done_callback(done)
+    if sys.argv[1] == 'nowait':
+        executor.shutdown(wait=False)
+    if sys.argv[1] == 'dropped':
+        del executor
+print('end of script', flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["open", "nowait", "dropped", "pool"])
+def test_end_of_the_program_waits_for_what_an_executor_was_given_and_not_for_a_pools(tmp_path, how):
+    (tmp_path / "script.py").write_text(AT_THE_END)
+    ended = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), how], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    first, *results = ended.stdout.split("\n")
+    assert first == "end of script"
+    assert sorted(results) == ([""] if how == "pool" else ["", "0", "2", "4", "6"])
+
+
+def test_chunksize_that_is_no_whole_number_is_refused():
+    with PoolExecutor(1) as executor, pytest.raises(TypeError, match="as an integer"):
+        executor.map(cube, range(3), chunksize=2.5)

@@ -6,12 +6,14 @@ import concurrent.futures
 import gc
 import itertools
 import os
+import select
 import signal
 import time
+import weakref
 
 import pytest
 
-from fxcell import Limits, Policy, Pool, PoolUnavailable, Quarantined, Reason, WorkerCrash
+from fxcell import Limits, OutOfDescriptors, Policy, Pool, PoolUnavailable, Quarantined, Reason, WorkerCrash
 from fxcell.host import registry, templates
 from fxcell.host.pool import breaker, workers
 from tests.host.pools import add, dwell, misbehave
@@ -45,6 +47,87 @@ def test_worker_killed_while_idle_is_replaced_and_no_command_hears_of_it():
         assert session._handles.gone_within(10)
         assert pool.run(add(1, 2)) == 3
         assert pool.started == 2
+
+
+def test_tight_deadlines_of_callers_do_not_have_an_input_refused_and_the_pools_own_do():
+    with Pool(1, deadline_s=0.4) as pool:
+        for _ in range(4):
+            assert pool.outcome(misbehave("hang"), 0.1).reason is Reason.DEADLINE
+        assert pool.quarantine.listed == []
+        for _ in range(3):
+            assert pool.outcome(misbehave("hang")).reason is Reason.DEADLINE
+        assert len(pool.quarantine.listed) == 1
+
+
+@pytest.mark.parametrize("error", [OutOfDescriptors(64, 64), PoolUnavailable("no start for now")], ids=["descriptors", "breaker"])
+def test_command_waits_for_a_worker_that_lives_where_no_more_can_be_started(monkeypatch, error):
+    with Pool(4, min_workers=1, wait_s=30) as pool:
+
+        def refuse(_policy):
+            raise error
+
+        monkeypatch.setattr(registry, "start", refuse)
+        futures = [pool.submit(dwell(n)) for n in range(40)]
+        assert [future.result(30) for future in futures] == list(range(40))
+        assert pool.map(dwell.function, range(40)) == list(range(40))
+        assert pool.workers == 1
+        (worker,) = registry.list_living()
+        session = registry.session_of(worker["process"])
+        os.kill(worker["pid"], signal.SIGKILL)
+        assert session._handles.gone_within(10)
+        select.select([session._handles.pidfd], [], [], 10)
+        with pytest.raises(type(error)):  # now there is none to wait for
+            pool.run(dwell(1))
+        assert pool.workers == 0
+
+
+@pytest.mark.parametrize(
+    "place", [(workers.Kept, "has_grown"), (workers.Workers, "_is_worth_keeping"), (workers.Workers, "_started")]
+)
+def test_interrupt_between_any_two_steps_loses_a_pool_of_one_neither_its_worker_nor_its_turn(monkeypatch, place):
+    with Pool(1, wait_s=30) as pool:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(*place, interrupted)
+            pool.run(add(1, 2))
+        assert pool.run(add(1, 2)) == 3
+        assert pool.workers == 1
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_what_was_lent_to_a_frame_that_is_gone_is_free_again():
+    with Pool(1, min_workers=1, wait_s=30) as pool:
+        held = pool._workers
+        lease = workers.Lease()
+        worker = held._take(lease, time.monotonic() + 10)
+        stale = workers.Lease()
+        held._waiting.append(weakref.ref(stale))
+        del stale
+        waiting = pool.submit(add(1, 2))
+        with pytest.raises(concurrent.futures.TimeoutError):
+            waiting.result(0.2)  # the control: it is lent
+        del lease
+        assert waiting.result(30) == 3
+        assert pool.workers == 1
+        assert not worker.session.lives
+
+
+def test_template_whose_popen_lock_was_left_locked_ends_all_the_same():
+    policy = Policy(name="locked", limits=Limits(wall_s=7))
+    with Pool(1, policy=policy) as pool:
+        assert pool.run(add(1, 2)) == 3
+        template = templates.template_for(policy)
+        templates.release(template)
+    template.process._waitpid_lock.acquire()  # an interrupt between Popen's acquire and its try
+    assert template.alive
+    began = time.monotonic()
+    templates.close(policy)
+    assert time.monotonic() - began < 8
+    assert not template.alive
+    template.process._waitpid_lock.release()
+    assert template.process.wait(10) == 0
 
 
 def test_input_that_crashes_three_times_is_refused_and_named_and_others_are_not():

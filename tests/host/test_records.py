@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import resource
 import stat
 import struct
 
+import msgspec
 import pytest
 
 from fxcell import FX, Policy, load_policy, run, zef_function
@@ -325,6 +327,50 @@ def test_list_of_more_entries_than_a_record_may_hold_is_refused(tmp_path, monkey
     write_record(str(tmp_path / "a.fxr"), small())
     with pytest.raises(RecordError, match="over the cap"):
         read_record(str(tmp_path / "a.fxr"))
+
+
+def packed_words(flat):
+    """Cap'n Proto's packing, without its runs: words that share their parts, as no builder would write them."""
+    out = bytearray()
+    for start in range(0, len(flat), 8):
+        word = flat[start : start + 8]
+        tag = sum(1 << place for place, byte in enumerate(word) if byte)
+        out += bytes([tag]) + bytes(byte for byte in word if byte) + (b"\0" if tag in (0, 255) else b"")
+    return bytes(out)
+
+
+def test_commands_that_share_one_long_list_are_counted_each(tmp_path, monkeypatch):
+    effects, commands = 50, 40
+    at, tag = 11 + 2 * commands, 12 + 2 * commands + 2 * effects
+
+    def to_list(here, there, kind, count):
+        return struct.pack("<II", (there - here - 1) << 2 | 1, count << 3 | kind)
+
+    words = {0: struct.pack("<IHH", 0, 1, 7), 5: to_list(5, 9, 2, 1), 8: to_list(8, 10, 7, 2 * commands), 9: b"\x80" + bytes(7)}
+    words |= {10: struct.pack("<IHH", commands << 2, 0, 2), at: struct.pack("<IHH", effects << 2, 0, 2), tag: b"done\0\0\0\0"}
+    words |= {12 + 2 * number: to_list(12 + 2 * number, at, 7, 2 * effects) for number in range(commands)}
+    words |= {at + 2 + 2 * number: to_list(at + 2 + 2 * number, tag, 2, 5) for number in range(effects)}
+    flat = struct.pack("<II", 0, tag + 1) + b"".join(words.get(number, bytes(8)) for number in range(tag + 1))
+    path = forged(tmp_path / "a.fxr", packed_words(flat))
+    assert sum(len(command.effects) for command in read_record(path).commands) == effects * commands
+    monkeypatch.setattr(records, "MAX_ENTRIES", effects * commands - 1)
+    with pytest.raises(RecordError, match="over the cap"):
+        read_record(path)
+
+
+def test_table_that_would_be_huge_in_memory_is_refused_before_it_is_made(tmp_path):
+    message = records._schema.Record.new_message()
+    message.policy = b"\x81\xa1x\xdd" + struct.pack(">I", 10_000_000) + b"\x90" * 10_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RecordError, match="no table"):
+        read_record(forged(tmp_path / "a.fxr", message.to_bytes_packed()))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_refusal_of_other_things_than_texts_is_no_refusal():
+    told = msgspec.msgpack.encode({"effect": "Now", "kind": [1], "message": 2})
+    with pytest.raises(RecordError, match="other things than texts"):
+        records.RecordedEffect(b"", "failed", told, True, 0.0, 0.0).refusal()
 
 
 def test_run_that_is_more_than_a_record_may_hold_is_not_written(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from fxcell import FX, Policy, WorkerCrash, run, zef_function
 from fxcell.host import registry, secrets
+from fxcell.host.effects.http import HTTPClient
 from fxcell.host.recording import recording
 from fxcell.policies.errors import EffectDenied, EffectFailed, PolicyError
 from fxcell.policies.loader import load_policy
@@ -147,6 +148,33 @@ def test_secret_in_what_a_server_breaks_is_not_in_the_failure(serve, say):
     for error in chain:
         assert SECRET not in str(error)
         assert SECRET not in repr(getattr(error, "to_dict", dict)())
+
+
+@pytest.mark.parametrize("characters", [4, 9, 18])
+@pytest.mark.parametrize("end", ["loop", "host", "long host"])
+def test_secret_that_the_end_of_an_error_text_cuts_through_is_not_seen_in_part(serve, monkeypatch, end, characters):
+    monkeypatch.setenv("FXCELL_TEST_TOKEN", secret := "s3cret0token1of2a3plain4kind")
+
+    def say(connection, request):
+        key = request["headers"].get("authorization", "").partition(" ")[2] or secret
+        before = f"http://127.0.0.1:{server.port}/"
+        to_loop = "/" + "a" * (200 - len(before) - 1 - characters) + "/" + key
+        to_host = f"http://{'a' * (77 - characters)}{key}!/"
+        to_long_host = f"http://{'a' * 60}.{'b' * 60}.{'c' * 60}.{'d' * (17 - characters)}{key}/"
+        connection.sendall(redirect({"loop": to_loop, "host": to_host, "long host": to_long_host}[end]))
+
+    server = serve(say)
+    hosts = [f"127.0.0.1:{server.port}", "*"]
+    rule = policy(*hosts, secrets=BEARER, secret_hosts=hosts[:1])
+
+    def nothing(_host, _port):
+        raise OSError
+
+    with pytest.raises(EffectFailed) as failed:
+        ask(rule, to(server), client=HTTPClient(resolve=nothing))
+    assert failed.value.kind == {"loop": "too_many_redirects", "host": "bad_request", "long host": "name_not_found"}[end]
+    told = str(failed.value).replace("[secret]", "")
+    assert not any(secret[:length] in told for length in range(3, len(secret) + 1)), told
 
 
 def test_secret_as_a_redirects_host_is_not_in_the_denial_or_the_record_in_small_letters(serve, monkeypatch, tmp_path):

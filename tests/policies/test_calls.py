@@ -13,7 +13,7 @@ from fxcell.policies import calls, values
 from fxcell.policies.calls import Call, Definition, zef_function
 from fxcell.policies.effects import FX
 from fxcell.policies.errors import DecodeError, EffectError, EncodeError, PluginError
-from fxcell.policies.running import Runner, holds_work
+from fxcell.policies.running import Runner, carries_work, holds_work
 
 
 @zef_function
@@ -66,6 +66,13 @@ def test_holds_work_looks_into_lists_only():
     assert holds_work([1, [FX.Now()]])
     assert holds_work(add(1))
     assert not any(map(holds_work, ([], [1], (FX.Now(),), {"a": FX.Now()}, None)))
+
+
+def test_carries_work_looks_into_every_container():
+    effect = FX.Now()
+    hiding = (effect, add(1), [1, [effect]], (effect,), {"a": (1, [effect])}, [b"", {1: effect}])
+    assert all(map(carries_work, hiding))
+    assert not any(map(carries_work, ([], [1], {"a": [b"x", (1, 2.0)]}, {1, 2}, None, "text", b"bytes")))
 
 
 def test_outcome_returns_outcomes_and_raises_the_rest():
