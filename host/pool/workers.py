@@ -114,9 +114,11 @@ class Workers:
         return self._closed
 
     def warm(self, deadline: float) -> None:
-        """Start the minimum ahead of need. Raises as take."""
+        """Start the minimum ahead of need. Before: there are none. Raises as one; those that were started are lent then."""
         leases = [Lease() for _ in range(self.minimum)]
-        for lease, worker in [(lease, self._take(lease, deadline)) for lease in leases]:
+        for lease in leases:
+            self._lent[weakref.ref(lease)] = None
+        for lease, worker in [(lease, self._new(lease, deadline)) for lease in leases]:
             self._give(lease, worker)
 
     @contextmanager

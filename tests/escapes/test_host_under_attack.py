@@ -254,9 +254,23 @@ def test_effect_as_a_forged_result_is_not_performed_by_host_code_that_passes_res
     assert outcome.reason is Reason.PROTOCOL_VIOLATION
 
 
-def test_effect_inside_a_table_is_a_value_like_any_other(worker):
+@pytest.mark.parametrize("wrap", [lambda work: {"x": work}, lambda work: (1, [work])], ids=["table", "tuple"])
+def test_effect_inside_a_forged_result_reaches_no_host_that_could_hand_it_on(worker, wrap):
+    outcome = send(worker, answer_with_work(wrap(FX.Now())))
+    assert isinstance(outcome, WorkerCrash)
+    assert outcome.reason is Reason.PROTOCOL_VIOLATION
+
+
+@zef_function
+def shown(value):
+    return repr(value)
+
+
+def test_effect_inside_a_table_is_refused_in_a_result_and_a_value_in_an_argument(worker):
     value = {"effects": (FX.Now(), [FX.Print(content="x")])}
-    assert run(pass_on(worker, answer(value))) == value
+    with pytest.raises(PluginError, match="holds an effect inside another value"):
+        run(pass_on(worker, answer(value)))
+    assert run(pass_on(worker, shown(value))) == repr(value)
 
 
 @zef_function
