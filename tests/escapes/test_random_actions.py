@@ -233,6 +233,7 @@ def test_actions_are_many_and_most_end_at_once():
 @pytest.mark.timeout(1800)
 def test_host_answers_rightly_after_every_random_action(host):
     started = time.monotonic()
+    failed: list[BaseException] = []
 
     @seed(SEED)
     @settings(
@@ -241,10 +242,17 @@ def test_host_answers_rightly_after_every_random_action(host):
     )  # fmt: skip
     @given(mix=MIX, own=st.lists(st.sampled_from(sorted(OWN)), min_size=2, max_size=2))
     def mixed(mix, own):
-        for batch in mix:
-            host.batch(batch)
-        for name in own:
-            host.own(name)
+        if failed:
+            raise failed[0]  # hypothesis asks again, and would show what workers do that were left by the failure
+        try:
+            for batch in mix:
+                host.batch(batch)
+            for name in own:
+                host.own(name)
+        except BaseException as error:
+            error.add_note(f"FXCELL_RANDOM_SEED={SEED}, after {host.actions} actions")
+            failed.append(error)
+            raise
 
     mixed()
     while host.actions < ACTIONS:  # hypothesis gives up on an example now and then
