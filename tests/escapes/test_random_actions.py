@@ -56,6 +56,8 @@ CHOSEN = tuple(
 )
 VARIES = {"stack_overflow", "bytecode", "parser", "forks", "fork", "daemon", "shell", "threads", "open_files"}
 """What these meet depends on what was tried in the same worker before: after `forks` a shell meets the limit on processes."""
+LEAVE_PROCESSES = {"forks", "daemon"}
+"""After these the worker is not alone in its namespace: `kill_everybody` finds somebody, all of them its own."""
 POLICIES = (
     compute(name="random compute", limits={"wall_s": 53}),
     trial._tested(load_policy("strict").replaced(name="random strict"), trial._beforehand(load_policy("strict"))),
@@ -108,6 +110,7 @@ class Host:
     first: dict[tuple[str, int], tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     tried: Counter[str] = dataclasses.field(default_factory=Counter)
     ends: Counter[str] = dataclasses.field(default_factory=Counter)
+    peopled: set[str] = dataclasses.field(default_factory=set)
     actions: int = 0
     asked: int = 0
 
@@ -143,24 +146,28 @@ class Host:
                 arguments["number"] = 10**7  # no command of a worker this old has that number
             call = PLUGIN.call(attack=attack.function, **arguments)
             command = FX.SendCommandToWorkerProcess(process=worker, command=call, deadline_s=20)
-            started.append((slot, policy, attack, run.submit(command), self.ask()))
-        for slot, policy, attack, future, (answer, asked) in started:
+            started.append((slot, policy, worker, attack, run.submit(command), self.ask()))
+        for slot, policy, worker, attack, future, (answer, asked) in started:
             error = future.exception()
             outcome = future.result() if error is None else error
             assert isinstance(outcome, OutcomeError | dict), (attack.name, outcome)
             if isinstance(outcome, WorkerCrash):
                 FX.StopWorkerProcess(process=self.slots.pop(slot)[1]) | run
-            self.check(attack, policy, outcome)
+            self.check(attack, policy, outcome, alone=worker.id not in self.peopled)
+            if attack.name in LEAVE_PROCESSES:
+                self.peopled.add(worker.id)
             assert asked.result() == answer, f"the host answered a correct call wrongly beside {attack.name}"
             self.actions += 1
         assert self.sentinels.touched() == [], batch
 
-    def check(self, attack, policy, outcome):
+    def check(self, attack, policy, outcome, *, alone):
         word, detail = told(outcome)
         what = (attack.name, POLICIES[policy].name, word, detail)
         self.ends[word] += 1
         assert not self.sentinels.seen(outcome), what
         right = attack.ends | ({DONE, REFUSED} if attack.granted(POLICIES[policy]) else set())
+        if attack.name == "kill_everybody" and not alone:
+            right |= {DONE}
         assert word in right, what
         named = ()
         if isinstance(outcome, WorkerCrash):
@@ -172,7 +179,7 @@ class Host:
                     call.name
                     == attack.arguments(Around(self.sentinels, POLICIES[policy], (), (), lambda name: 0))["name"]
                 ), what
-        if attack.name not in VARIES:
+        if attack.name not in VARIES and (alone or attack.name != "kill_everybody"):
             assert self.first.setdefault((attack.name, policy), (word, *named)) == (word, *named), what
 
     def own(self, name):
@@ -227,6 +234,15 @@ def test_actions_are_many_and_most_end_at_once():
     assert {attack.name for attack in ATTACKS} >= TOO_SLOW
     assert {REFUSED, "denied_syscall"} == STOPPED
     assert RAISED not in STOPPED
+
+
+@pytest.mark.parametrize("before", sorted(LEAVE_PROCESSES))
+def test_killing_everybody_reaches_what_the_worker_itself_has_left_and_no_more(host, before):
+    names = [attack.name for attack in CHOSEN]
+    host.batch([(0, 2, names.index("kill_everybody"))])
+    host.batch([(0, 2, names.index(before)), (1, 2, names.index("add_key"))])
+    host.batch([(0, 2, names.index("kill_everybody"))])
+    host.batch([(0, 2, names.index("mount"))])
 
 
 @pytest.mark.slow
