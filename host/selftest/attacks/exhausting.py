@@ -43,6 +43,7 @@ def forks(do: Any, most: int) -> None:
     else:
         do.did.append(f"{made} processes")
     os.close(writer)
+    os.close(reader)
 
 
 def threads(do: Any, most: int) -> None:

@@ -47,9 +47,12 @@ def run_memory(do: Any) -> None:
 
     def act() -> None:
         descriptor = os.memfd_create("program")
-        with open("/bin/true", "rb") as program:
-            os.write(descriptor, program.read())
-        os.execve(descriptor, ["program"], {})  # noqa: S606 - the attack
+        try:
+            with open("/bin/true", "rb") as program:
+                os.write(descriptor, program.read())
+            os.execve(descriptor, ["program"], {})  # noqa: S606 - the attack
+        finally:
+            os.close(descriptor)
 
     try:
         do("execve of memory", act)
