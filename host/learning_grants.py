@@ -60,16 +60,17 @@ class Grants:
 
 
 def _narrowest(effect: Effect) -> dict[str, Any]:
-    return _with_maxima(effect, tomllib.loads(f"rule = {rules.rule_kind(effect.effect_name).narrowest(effect)}")["rule"])
+    return _as_asked(effect, tomllib.loads(f"rule = {rules.rule_kind(effect.effect_name).narrowest(effect)}")["rule"])
 
 
 def _suggested(effect: Effect) -> dict[str, Any]:
     """What a denial would have said: wider than the narrowest where that does not grant it, as for a hidden file."""
     line = rules.grant_line(effect)
-    return _with_maxima(effect, tomllib.loads(line)["effects"][effect.effect_name] if line else {})
+    return _as_asked(effect, tomllib.loads(line)["effects"][effect.effect_name] if line else {})
 
 
-def _with_maxima(effect: Effect, written: object) -> dict[str, Any]:
+def _as_asked(effect: Effect, written: object) -> dict[str, Any]:
+    """A written rule as a table, with the method and the amounts that this effect asked for."""
     name = effect.effect_name
     table: dict[str, Any] = dict(written) if isinstance(written, dict) else {}
     if name == "HTTPRequest":

@@ -218,7 +218,6 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
                         continue
                 number, start = number + 1, start + len(line)
                 yield number, line
-            file.detach()
     except OSError as error:
         raise AuditError(f"the audit log {path!r} cannot be read: {error.strerror}") from error
 

@@ -107,7 +107,7 @@ class Pool:
         """Run a command in a worker, from this thread, and answer its result.
 
         Raises: as `run`, and: Quarantined - this input crashed too often; PoolBusy - no worker was free within wait_s;
-        PoolUnavailable - no worker can be started; PoolClosed.
+        PoolUnavailable - no worker lives, and none can be started; PoolClosed.
         """
         if deadline_s is not None:
             check_seconds("deadline_s", deadline_s)

@@ -126,8 +126,8 @@ class Workers:
         """A worker for one command; afterwards it is kept or let go.
 
         deadline: time.monotonic() seconds.
-        Raises: PoolBusy - none was free before the deadline; PoolUnavailable - none can be started; PoolClosed;
-                IsolationUnavailable, OutOfDescriptors.
+        Raises: PoolBusy - none was free before the deadline; PoolUnavailable, OutOfDescriptors - none lives, and none can be
+                started; PoolClosed; IsolationUnavailable.
         """
         lease = Lease()
         worker = self._take(lease, deadline)
