@@ -35,6 +35,8 @@ MORE = {
 }
 UNTIL_S = float(os.environ.get("FXCELL_SUITES_UNTIL_S", "inf"))
 """After so many seconds no further suite is begun: on a slow machine the tests themselves come first."""
+SHOWN, WHY_CHARACTERS = 10, 400
+"""How many failures are told again at the end, where a log that was cut still has them, and how much of each."""
 CHECKS = {
     "lint": [BIN / "ruff", "check", "--quiet", "."],
     "types": [BIN / "mypy"],
@@ -49,19 +51,20 @@ def main() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument not in MORE]
     failed = [name for name, command in CHECKS.items() if not passes(name, command)]
     totals = {"passed": 0, "failed": 0, "skipped": 0}
+    failures: list[str] = []
     with tempfile.TemporaryDirectory(prefix="test-results-") as folder:
         # Not `python -m pytest`, which puts the current folder first on the path: .venv itself must find fxcell.
         report, user_report = Path(folder, "caller.xml"), Path(folder, "user.xml")
         who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
         if not passes(f"tests as {who}", [BIN / "pytest", "-rs", f"--junitxml={report}", *arguments]):
             failed.append(f"tests as {who}")
-        add_counts(totals, report)
+        add_counts(totals, failures, report)
         if os.geteuid() == 0:
             # Not at the same time: each suite alone keeps two cores busy, and deadlines are part of what is tested.
             command = [BIN / "python", ROOT / "scripts" / "test_as_user.py", f"--report={user_report}", *arguments]
             if not passes("tests as an ordinary user", command):
                 failed.append("tests as an ordinary user")
-            add_counts(totals, user_report)
+            add_counts(totals, failures, user_report)
         for option, (title, script) in MORE.items():
             if option in sys.argv and time.monotonic() - started_s > UNTIL_S:
                 print(f"\n== {title}\nskipped: {UNTIL_S:.0f} s are over; run scripts/{script} by itself", flush=True)
@@ -70,8 +73,12 @@ def main() -> int:
                 name, *words = script.split()
                 if not passes(title, [BIN / "python", ROOT / "scripts" / name, *words, f"--report={report}"]):
                     failed.append(title)
-                add_counts(totals, report)
+                add_counts(totals, failures, report)
     print()
+    for failure in failures[:SHOWN]:
+        print(failure)
+    if len(failures) > SHOWN:
+        print(f"and {len(failures) - SHOWN} more")
     if failed:
         print(f"NOT PASSED: {', '.join(failed)}")
     print(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped", flush=True)
@@ -84,8 +91,8 @@ def passes(title: str, command: list[str | Path]) -> bool:
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def add_counts(totals: dict[str, int], report: Path) -> None:
-    """Add pytest's own counts of one run. No whole report: it was skipped, or died, which its exit code tells."""
+def add_counts(totals: dict[str, int], failures: list[str], report: Path) -> None:
+    """Add pytest's own counts of one run, and what failed. No whole report: the part died, which its exit code tells."""
     try:
         suites = list(ET.parse(report).getroot().iter("testsuite"))
     except (FileNotFoundError, ET.ParseError) as error:
@@ -97,6 +104,12 @@ def add_counts(totals: dict[str, int], report: Path) -> None:
         totals["failed"] += bad
         totals["skipped"] += count["skipped"]
         totals["passed"] += max(0, count["tests"] - bad - count["skipped"])
+        for case in suite.iter("testcase"):
+            for outcome in [*case.iter("failure"), *case.iter("error")]:
+                told = (outcome.text or "").strip()
+                why = " ".join((outcome.get("message") or told).split())[:WHY_CHARACTERS]
+                where = told.rpartition("\n")[2][:WHY_CHARACTERS]
+                failures.append(f"{report.stem}: {case.get('classname')}::{case.get('name')}: {why} ({where})")
 
 
 if __name__ == "__main__":
