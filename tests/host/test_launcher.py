@@ -25,6 +25,14 @@ def interrupt(_number, _frame):
     raise Interrupted
 
 
+class NobodyServes(queue.SimpleQueue):
+    """Keeps the request, and lets the caller be interrupted once it waits for its answer."""
+
+    def put(self, request):
+        super().put(request)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
 def test_start_whose_caller_was_interrupted_gets_the_callers_own_descriptor_and_is_ended(monkeypatch):
     served = launcher._requests
     launcher._ensure_thread()
@@ -33,9 +41,8 @@ def test_start_whose_caller_was_interrupted_gets_the_callers_own_descriptor_and_
     before = signal.signal(signal.SIGALRM, interrupt)
     with ours, assert_nothing_left():
         with theirs, tempfile.TemporaryFile() as output, monkeypatch.context() as nobody_serves:
-            nobody_serves.setattr(launcher, "_requests", queue.SimpleQueue())
+            nobody_serves.setattr(launcher, "_requests", NobodyServes())
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.05)
                 with pytest.raises(Interrupted):
                     launcher.start(SLEEPER, handed=theirs.fileno(), env={}, output=output)
             finally:

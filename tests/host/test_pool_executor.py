@@ -167,7 +167,7 @@ from fxcell import Pool, PoolExecutor, zef_function
 
 def work(n):
     import time
-    time.sleep(0.2)
+    time.sleep(%(seconds)s)
     return n * 2
 
 def done(future):
@@ -192,7 +192,7 @@ print('end of script', flush=True)
 
 @pytest.mark.parametrize("how", ["open", "nowait", "dropped", "pool"])
 def test_end_of_the_program_waits_for_what_an_executor_was_given_and_not_for_a_pools(tmp_path, how):
-    (tmp_path / "script.py").write_text(AT_THE_END)
+    (tmp_path / "script.py").write_text(AT_THE_END % {"seconds": 300 if how == "pool" else 0.2})
     ended = subprocess.run(
         [sys.executable, str(tmp_path / "script.py"), how], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
     )
