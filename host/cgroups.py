@@ -14,8 +14,8 @@ from fxcell.policies.limits import Limits
 from fxcell.sandbox.kernel import cgroup
 
 _numbers = itertools.count(1)
-_OWNER = re.compile(r"fxcell-(?:host-(\d+)|(\d+)-\d+)")
-"""A host's own leaf (sandbox/kernel/cgroup_v2.py), or the group of one worker; with the host's process id."""
+_OWNER = re.compile(r"fxcell-(?:host-(\d+)|(\d+)-(?:\d+|trial-\w+))")
+"""A host's own leaf (sandbox/kernel/cgroup_v2.py), the group of one worker, or a trial's; with the host's process id."""
 
 
 def places() -> dict[str, cgroup.Place]:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from fxcell.host import idling, templates
+from fxcell.host import idling, templates, unfinished
 from fxcell.host.effects.context import Caller
 from fxcell.host.sessions import Session
 from fxcell.policies.calls import Definition
@@ -24,10 +24,14 @@ _table = threading.Lock()
 
 
 def start(policy: Policy, caller: Caller | None = None) -> WorkerProcess:
-    """Start a worker, for a plugin or for none. Raises IsolationUnavailable, WorkerCrash(start_failed)."""
-    session = Session(policy, caller)
-    with _table:
-        _sessions[session.process.id] = session
+    """Start a worker, for a plugin or for none.
+
+    Raises: IsolationUnavailable; WorkerCrash(start_failed); WorkerStopped - the program is ending.
+    """
+    with unfinished.start():
+        session = Session(policy, caller)
+        with _table:
+            _sessions[session.process.id] = session
     idling.watch(_living)
     return session.process
 
@@ -76,10 +80,11 @@ def batch(
 
 def stop(process: WorkerProcess) -> None:
     """End a worker; one that has ended already, or never was, is no error."""
-    with _table:
-        session = _sessions.pop(process.id, None)
-    if session is not None:
-        session.stop()
+    with unfinished.step():
+        with _table:
+            session = _sessions.pop(process.id, None)
+        if session is not None:
+            session.stop()
 
 
 def list_living() -> list[dict[str, Any]]:
@@ -108,12 +113,14 @@ def _remember_end(session: Session) -> None:
 
 
 def shutdown() -> None:
-    """Stop every worker and end every template."""
+    """Stop every worker and end every template, also those that other threads are starting or stopping just now."""
+    unfinished.finish()  # what is being started is listed then
     with _table:
         sessions = list(_sessions.values())
         _sessions.clear()
     for session in sessions:
         session.stop()
+    unfinished.finish()  # what was off the list already
     templates.close_all()
     async_handlers = sys.modules.get("fxcell.host.effects.async_handlers")
     if async_handlers is not None:
@@ -126,7 +133,13 @@ def _forget_after_fork() -> None:
     _sessions.clear()
     _ends.clear()
     templates.forget_after_fork()
+    unfinished.forget_after_fork()
 
 
-atexit.register(shutdown)
+def _at_exit() -> None:
+    unfinished.end_program()
+    shutdown()
+
+
+atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_forget_after_fork)

@@ -13,8 +13,8 @@ import pytest
 
 from tests import leaks, required
 
-# How long an example takes says something of the machine alone.
-hypothesis.settings.register_profile("fxcell", deadline=None)
+# How long an example takes, to be made or to run, says something of the machine alone.
+hypothesis.settings.register_profile("fxcell", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("fxcell")
 
 

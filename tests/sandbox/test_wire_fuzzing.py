@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fxcell.policies import values
@@ -44,19 +44,19 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_wire_error(data):
     receive_everything(data)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_any_body_in_a_good_frame_is_a_wire_error_or_a_message(body):
     receive_everything(frame(body))
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),
@@ -69,13 +69,13 @@ def test_damaged_messages_are_a_wire_error_or_a_message(seed, changes, cut):
     receive_everything(frame(bytes(body[: len(body) - cut] if cut % 3 == 0 else body)))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_any_value_bytes_are_a_wire_error_or_a_value(body):
     receive_everything(frame(message_bytes("result", id=1, body=body)))
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.binary(max_size=100), st.lists(st.integers(0, 2**64 - 1), max_size=4), st.integers(0, 6))
 def test_any_buffers_with_any_descriptors_are_a_wire_error_or_a_value(body, lengths, count):
     with opened(memory(sum(lengths) if sum(lengths) < MiB else 4096)) as (descriptor,):
