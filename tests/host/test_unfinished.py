@@ -121,7 +121,7 @@ for thread in threads:
 while len(unfinished._steps) + len(registry._sessions) < len(threads):
     pass
 host.shutdown()
-print(len(FX.ListWorkerProcesses() | run))
+print(len(FX.ListWorkerProcesses() | run), flush=True)
 os._exit(0)  # with nothing more done
 """
 
