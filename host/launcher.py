@@ -28,7 +28,7 @@ def start(command: Sequence[str], *, handed: int, env: dict[str, str], output: I
     output: where its stdout and stderr go.
     Raises: OSError, as subprocess.Popen.
     """
-    _ensure_thread()
+    ensure_thread()
     copies: list[int] = []
     try:
         # The thread's own: Ctrl-C in the caller closes the caller's, and another file may have their numbers a moment later.
@@ -50,7 +50,8 @@ def start(command: Sequence[str], *, handed: int, env: dict[str, str], output: I
         raise
 
 
-def _ensure_thread() -> None:
+def ensure_thread() -> None:
+    """Start the thread, unless it runs. Python 3.12.0 and 3.12.1 start none once the main thread has ended."""
     global _thread
     with _starting:
         if _thread is None or not _thread.is_alive():

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from fxcell.host import idling, templates, unfinished
+from fxcell.host import idling, launcher, templates, unfinished
 from fxcell.host.effects.context import Caller
 from fxcell.host.sessions import Session
 from fxcell.policies.calls import Definition
@@ -34,6 +34,12 @@ def start(policy: Policy, caller: Caller | None = None) -> WorkerProcess:
             _sessions[session.process.id] = session
     idling.watch(_living)
     return session.process
+
+
+def prepare() -> None:
+    """Start the threads that starts of workers need, for starts after the main thread has ended."""
+    launcher.ensure_thread()
+    idling.watch(_living)
 
 
 def _living() -> list[Session]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from fxcell.host import registry
 from fxcell.host.pool.pool import Pool
 from fxcell.policies.calls import ZefFunction, as_call
 
@@ -30,6 +31,7 @@ class PoolExecutor(Executor):
 
     def __init__(self, max_workers: int | None = None, **pool: Any) -> None:
         """max_workers and the rest: as of Pool."""
+        registry.prepare()  # what is submitted runs also when the main thread has ended
         self._pool = Pool(max_workers, **pool)
         self._chunks = _Chunks(self._pool)
         self._prepared = functools.lru_cache(_FUNCTIONS_KEPT)(as_call)

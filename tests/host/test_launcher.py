@@ -35,7 +35,7 @@ class NobodyServes(queue.SimpleQueue):
 
 def test_start_whose_caller_was_interrupted_gets_the_callers_own_descriptor_and_is_ended(monkeypatch):
     served = launcher._requests
-    launcher._ensure_thread()
+    launcher.ensure_thread()
     ours, theirs = socket.socketpair()
     inode = os.fstat(theirs.fileno()).st_ino
     before = signal.signal(signal.SIGALRM, interrupt)
