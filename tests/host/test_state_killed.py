@@ -7,7 +7,6 @@ FXCELL_STATE_KILLS=200 makes it as many.
 
 import os
 import random
-import re
 import select
 import signal
 import sqlite3
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fxcell.host import cgroups
+from tests.dead_hosts import groups_of_the_dead, sweep_until_gone
 from tests.programs.state_writer import digest
 
 KILLS = int(os.environ.get("FXCELL_STATE_KILLS", "10"))
@@ -81,17 +80,7 @@ def told_by_the_next_host(folder):
 
 
 def sweep():
-    """As the next host does a minute later; what was killed last is still going."""
-    folders = {place.folder for place in cgroups.places().values()}
-    end = time.monotonic() + 10
-    while any(is_of_a_dead_host(name) for folder in folders for name in os.listdir(folder)) and time.monotonic() < end:
-        cgroups.sweep(cgroups.places(), older_than_s=0.0)
-        time.sleep(0.01)
-
-
-def is_of_a_dead_host(name):
-    match = re.match(r"fxcell-(\d+)-", name)
-    return match is not None and not os.path.exists(f"/proc/{match[1]}")
+    sweep_until_gone(groups_of_the_dead, patience_s=10)
 
 
 def settle(kept, under_way, there):

@@ -1,6 +1,5 @@
 """The end of a program waits for starts and ends of workers that its daemon threads are in the middle of."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -9,6 +8,7 @@ import time
 import pytest
 
 from fxcell.host import cgroups, unfinished
+from tests.dead_hosts import groups_of, sweep_until_gone
 from tests.leaks import assert_nothing_left
 
 STEPS = ["trial", "start", "stop"]
@@ -31,11 +31,6 @@ def ended(*words):
     return program.pid
 
 
-def groups_of(pid):
-    folders = {place.folder for place in cgroups.places().values()}
-    return [entry for folder in folders for entry in os.listdir(folder) if entry.startswith(f"fxcell-{pid}-")]
-
-
 @pytest.fixture
 def groups():
     if not cgroups.places():
@@ -55,9 +50,7 @@ def test_control_without_the_wait_a_group_is_left_and_a_later_host_takes_it_away
         assert groups_of(pid)
         cgroups.sweep(cgroups.places())  # too young
         assert groups_of(pid)
-        end = time.monotonic() + 5
-        while groups_of(pid) and time.monotonic() < end:
-            cgroups.sweep(cgroups.places(), older_than_s=0)
+        assert sweep_until_gone(lambda: groups_of(pid), patience_s=5) == []
 
 
 LATE = """
@@ -93,7 +86,6 @@ def test_a_thread_waits_neither_for_itself_nor_for_one_that_is_gone(monkeypatch)
 
 
 def test_wait_for_a_step_that_does_not_end_is_bounded(monkeypatch):
-    monkeypatch.setattr(unfinished, "PATIENCE_S", 0.1)
     begun, go = threading.Event(), threading.Event()
 
     def long():
@@ -104,7 +96,9 @@ def test_wait_for_a_step_that_does_not_end_is_bounded(monkeypatch):
     thread = threading.Thread(target=long)
     thread.start()
     assert begun.wait(60)
-    assert not unfinished.finish()
+    with monkeypatch.context() as hasty:
+        hasty.setattr(unfinished, "PATIENCE_S", 0.1)
+        assert not unfinished.finish()
     go.set()
     thread.join()
     assert unfinished.finish()

@@ -12,7 +12,8 @@ import time
 from fxcell import FX, run
 from fxcell.host import ending, unfinished
 
-LONG_S = 1.0
+CUT = sys.argv[2:] == ["cut"]
+PAUSE_S = 60.0 if CUT else 1.0  # the end must come in it, or wait for it
 in_the_middle = threading.Event()
 
 
@@ -23,7 +24,7 @@ def pausing(function, *, before):
         if not before:
             result = function(*args, **options)
         in_the_middle.set()
-        time.sleep(LONG_S)
+        time.sleep(PAUSE_S)
         return function(*args, **options) if before else result
 
     return paused
@@ -52,7 +53,7 @@ def stop():
 STEPS = {step.__name__: step for step in (trial, start, stop)}
 
 if __name__ == "__main__":
-    if sys.argv[2:] == ["cut"]:
+    if CUT:
         unfinished.finish = lambda: True
     threading.Thread(target=STEPS[sys.argv[1]], daemon=True).start()
     assert in_the_middle.wait(60)

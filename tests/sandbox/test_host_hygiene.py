@@ -18,6 +18,7 @@ import pytest
 from fxcell import FX, Reason, WorkerCrash, load_policy, run, zef_function
 from fxcell.host import cgroups, templates
 from tests import leaks
+from tests.dead_hosts import groups_of, sweep_until_gone
 
 
 @zef_function
@@ -120,23 +121,11 @@ def test_cgroups_of_a_killed_host_are_taken_away_by_a_later_one():
         assert left
         cgroups.sweep(cgroups.places())  # too young: a host of another pid namespace could own them
         assert groups_of(host.pid) == left
-        end = time.monotonic() + 2
-        while groups_of(host.pid) and time.monotonic() < end:
-            cgroups.sweep(cgroups.places(), older_than_s=0)
-        assert groups_of(host.pid) == []
+        assert sweep_until_gone(lambda: groups_of(host.pid), patience_s=2) == []
     worker = new_worker()
     cgroups.sweep(cgroups.places(), older_than_s=0)  # not this one's
     assert send(worker, add(1, 2)) == 3
     stop(worker)
-
-
-def groups_of(pid):
-    return sorted(
-        name
-        for place in cgroups.places().values()
-        for name in os.listdir(place.folder)
-        if name.startswith(f"fxcell-{pid}-")
-    )
 
 
 def test_two_hosts_do_not_disturb_each_other():
